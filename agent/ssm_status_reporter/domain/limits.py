@@ -1,0 +1,56 @@
+"""Every bound of the daemon, with its unit in its name. Nothing grows without one of these.
+
+Bounds an operator may choose are in the configuration; these are the ones nobody should have to.
+"""
+
+from typing import Final
+
+# The API's own limits (botocore's service model ssm-2014-11-06).
+STATUS_TEXT_CHARS_MAX: Final = 1024
+CUT_MARK: Final = " … [cut]"
+
+# Time.
+CLOCK_AHEAD_MS_MAX: Final = 5 * 60 * 1000
+"""A result observed further ahead of the clock than this is taken as observed now."""
+ASK_AGAIN_AFTER_MS: Final = 60 * 1000
+"""A report older than this is not sent again before the service was asked what it holds."""
+
+# The service.
+ENDPOINT_FAILURES_IN_A_ROW: Final = 3
+"""So many failures in a row, without an answer in between, hold the endpoint."""
+ENDPOINT_ASSOCIATIONS_MIN: Final = 2
+"""Failures that could be one association's own count against the endpoint only when so many share them."""
+PERMISSION_DENIALS_IN_A_ROW: Final = 3
+"""So many distinct associations denied in a row hold the permission for all."""
+ASKS_UNANSWERED_MAX: Final = 20
+"""After so many server errors to DescribeAssociation a report goes out without an answer."""
+RETRY_AFTER_MS_MAX: Final = 60 * 60 * 1000
+"""A Retry-After hint beyond this is taken as this."""
+BUSY_BACKOFF_MS_MAX: Final = 10 * 1000
+"""TooManyUpdates is over within seconds: its backoff does not grow beyond this."""
+RATE_FLOOR_PER_SECOND: Final = 0.1
+"""Throttling never brings the rate below this."""
+RECONCILE_RATE_SHARE: Final = 0.25
+"""DescribeAssociation for reconciliation takes at most this share of the rate."""
+ERROR_TEXT_CHARS_MAX: Final = 500
+"""What is kept of an error's message."""
+
+# The outbox.
+OUTBOX_BATCH_MAX: Final = 512
+"""Operations in one commit."""
+CLAIM_SCAN_ROWS_MAX: Final = 256
+"""Rows a claim looks at; it says so when there may be more."""
+PARKED_JITTER_SHARE: Final = 0.1
+"""Parked reports are retried within this share of the interval after it, so that they do not march in step."""
+
+# The results directory.
+RESULTS_IN_FLIGHT_MAX: Final = 1024
+"""Files claimed and not yet committed."""
+REJECTED_FILES_MAX: Final = 1000
+"""Refused files kept in rejected/; the oldest go first."""
+UNDECODABLE_SETTLE_MS: Final = 2000
+"""What cannot be decoded is refused only after it has not changed for so long."""
+
+# Stopping.
+STOP_SECONDS_MAX: Final = 10.0
+"""Calls in flight get so long to finish at SIGTERM."""

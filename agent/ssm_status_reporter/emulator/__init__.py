@@ -1,0 +1,1 @@
+"""A local SSM endpoint that answers this daemon's operations as the service documents them."""

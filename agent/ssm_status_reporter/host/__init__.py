@@ -1,0 +1,1 @@
+"""The machine: its clocks, its service manager, its identity, its journal."""

@@ -1,0 +1,1 @@
+"""The SSM API: from a report to a call, from an answer to an outcome."""

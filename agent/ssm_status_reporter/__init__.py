@@ -4,6 +4,4 @@ The one-page tour is ARCHITECTURE.md: a *result* comes in from a source, becomes
 association, the *outbox* decides durably whether it is news, and the *reporter* delivers what is.
 """
 
-from typing import Final
-
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"

@@ -102,10 +102,15 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """The failure is the scope's, not the report's: the report waits, uncharged, until the scope opens."""
+    """The failure is the scope's, not the report's: the report waits, uncharged, until the scope opens.
+
+    ``until_ms`` (steady) is set when this report alone waits, until then.
+    """
 
     scope: Scope
     problem: Problem
+    effect: Effect = Effect.NONE
+    until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

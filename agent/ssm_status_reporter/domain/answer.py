@@ -1,0 +1,131 @@
+"""The answer: what DescribeAssociation tells, held against what is pending or thought to be acknowledged.
+
+Rules (numbers as in ARCHITECTURE.md):
+  2. The answer is dropped when the entry changed while the question was out.
+  5. What the service holds with a newer or equal date makes ours stale, unless it is what we knew before.
+  6. The service is the truth: what it holds is adopted. Ours goes out again only if it is newer, or if the
+     service holds none.
+  8. What it holds already, by our comparison, is acknowledged without a call.
+"""
+
+from dataclasses import replace
+
+from ssm_status_reporter.domain.claim import sending_next
+from ssm_status_reporter.domain.entry import (
+    Acknowledged,
+    Claim,
+    Count,
+    Entry,
+    Pending,
+    Policy,
+    Settled,
+    Via,
+    at_rest,
+)
+from ssm_status_reporter.domain.failure import failed
+from ssm_status_reporter.domain.outcome import (
+    Answer,
+    Held,
+    HeldNothing,
+    NotToBeHad,
+    Refused,
+    Unavailable,
+    Unserved,
+)
+from ssm_status_reporter.domain.report import Comparison, Report
+from ssm_status_reporter.domain.result import Writer
+from ssm_status_reporter.domain.time import Now
+
+
+def answered(entry: Entry, claim: Claim, answer: Answer, now: Now, chance: float, policy: Policy) -> Settled:
+    """What the answer to a question makes of the entry."""
+    freed = replace(entry, flight=None)
+    if entry.version != claim.version:
+        return Settled(freed)  # the row changed meanwhile: the answer is dropped
+    if entry.pending is None:
+        return _compared(freed, answer, now, policy)
+    pending = entry.pending
+    match answer:
+        case Held(held):
+            return _weighed(freed, pending, held, now, policy)
+        case HeldNothing():
+            return sending_next(replace(freed, acknowledged=None, unsure=False), pending, policy)
+        case NotToBeHad() | Refused():
+            return sending_next(freed, pending, policy)
+        case Unavailable():
+            asked = replace(freed, pending=replace(pending, asks=pending.asks + 1))
+            return failed(asked, answer, now, chance, policy)
+        case Unserved():
+            charged = replace(freed, pending=replace(pending, attempts=pending.attempts + 1))
+            return failed(charged, answer, now, chance, policy)
+        case _:
+            return failed(freed, answer, now, chance, policy)
+
+
+def learnt(claim: Claim, entry: Entry, held: Report) -> bool:
+    """Whether StatusUnchanged to this claim, with ``held`` still there, shows that messages are not compared."""
+    old = entry.acknowledged
+    return (
+        claim.confirm_unchanged
+        and old is not None
+        and held.same_as(old.report, Comparison.STATUS_AND_MESSAGE)
+        and held.message != claim.report.message
+    )
+
+
+def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Policy) -> Settled:
+    """The service holds a status and ours is pending: which of the two stands?"""
+    same = pending.report.same_as(held, policy.comparison)
+    old = entry.acknowledged
+    known_before = old is not None and old.report.same_as(held, Comparison.STATUS_AND_MESSAGE)
+    newer = pending.report.observed_at_ms <= held.observed_at_ms <= now.wall_ms and not known_before
+    if not same and not newer:
+        adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), unsure=False)
+        return sending_next(adopted, pending, policy)
+    latest_ms = held.observed_at_ms if newer else entry.latest_ms
+    rested = at_rest(replace(entry, pending=None, latest_ms=_newest(entry.latest_ms, latest_ms, now)))
+    if same:
+        report = replace(pending.report, observed_at_ms=held.observed_at_ms)
+        rested = replace(rested, acknowledged=Acknowledged(report, now.wall_ms, Via.ALREADY_HELD))
+        return Settled(rested, ((Count.ALREADY_HELD, 1),))
+    rested = replace(rested, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED))
+    return Settled(rested, ((Count.SUPPRESSED_STALE, 1),))
+
+
+def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled:
+    """Nothing is pending: does the service hold what we think it does?"""
+    ours = entry.acknowledged
+    if ours is None:
+        return Settled(entry)
+    match answer:
+        case Held(held) if held.same_as(ours.report, policy.comparison):
+            return Settled(replace(entry, acknowledged=replace(ours, at_ms=now.wall_ms), unsure=False))
+        case Held(held) if (
+            ours.via is Via.ADOPTED or ours.report.observed_at_ms <= held.observed_at_ms <= now.wall_ms
+        ):
+            adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), unsure=False)
+            return Settled(replace(adopted, latest_ms=_newest(entry.latest_ms, held.observed_at_ms, now)))
+        case Held(held):
+            return _restored(
+                replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED)), ours, now, policy
+            )
+        case HeldNothing() if ours.via is not Via.ADOPTED:
+            return _restored(replace(entry, acknowledged=None), ours, now, policy)
+        case HeldNothing() | Unserved():
+            return Settled(replace(entry, acknowledged=None, unsure=False))
+        case _:
+            return Settled(entry)  # not learnt this time; the next reconciliation asks again
+
+
+def _restored(entry: Entry, ours: Acknowledged, now: Now, policy: Policy) -> Settled:
+    """The service lost what we delivered: it is to be delivered again, so its end is taken back."""
+    ended = Count.DELIVERED if ours.via is Via.DELIVERED else Count.ALREADY_HELD
+    pending = Pending(ours.report, "reconcile", Writer.SOLE, now.steady_ms)
+    again = replace(entry, version=entry.version + 1, pending=pending, unsure=False)
+    result = sending_next(again, pending, policy)
+    return replace(result, counts=((ended, -1),))
+
+
+def _newest(one_ms: int | None, other_ms: int | None, now: Now) -> int | None:
+    known = [ms for ms in (one_ms, other_ms) if ms is not None and ms <= now.wall_ms]
+    return max(known) if known else one_ms

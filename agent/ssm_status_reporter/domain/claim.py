@@ -1,0 +1,66 @@
+"""The claim: a due report takes its association's one call slot, to ask first or to send.
+
+Asked first is (numbers as in ARCHITECTURE.md):
+  3. what equals the acknowledged status while something else may have reached the service meanwhile;
+  5. what went out before and is older than a minute, or may have been applied although no answer said so;
+  6. the first report of an association without acknowledged state;
+  8. what a second writer reports too, and what another daemon may hold, when it goes out again.
+"""
+
+from dataclasses import replace
+
+from ssm_status_reporter.domain.entry import Claim, Entry, Flight, Pending, Policy, Settled, Step, pending_of
+from ssm_status_reporter.domain.limits import ASK_AGAIN_AFTER_MS, ASKS_UNANSWERED_MAX
+from ssm_status_reporter.domain.result import Writer
+from ssm_status_reporter.domain.time import Now
+
+
+def claimed(entry: Entry, now: Now, policy: Policy) -> tuple[Entry, Claim]:
+    """Take the call slot of an entry whose report is due."""
+    pending = pending_of(entry)
+    if _asks(entry, pending, now, policy):
+        claim = Claim(entry.association, entry.version, Step.ASK, pending.report)
+        return replace(entry, flight=Flight(Step.ASK, entry.version)), claim
+    return sending(entry, pending, policy)
+
+
+def questioned(entry: Entry) -> tuple[Entry, Claim] | None:
+    """Take the call slot of an entry at rest, to compare it with the service; None when it is not at rest."""
+    if entry.pending is not None or entry.flight is not None or entry.acknowledged is None:
+        return None
+    claim = Claim(entry.association, entry.version, Step.ASK, entry.acknowledged.report)
+    return replace(entry, flight=Flight(Step.ASK, entry.version)), claim
+
+
+def sending(entry: Entry, pending: Pending, policy: Policy) -> tuple[Entry, Claim]:
+    """Go on to the call itself; from here on the report counts as tried."""
+    old = entry.acknowledged
+    unambiguous = not (entry.unsure or pending.tried or pending.doubtful)
+    confirm = (
+        policy.learning
+        and unambiguous
+        and old is not None
+        and old.report.status == pending.report.status
+        and old.report.message != pending.report.message
+    )
+    claim = Claim(entry.association, entry.version, Step.SEND, pending.report, confirm)
+    flying = replace(entry, pending=replace(pending, tried=True), flight=Flight(Step.SEND, entry.version))
+    return flying, claim
+
+
+def sending_next(entry: Entry, pending: Pending, policy: Policy) -> Settled:
+    """As `sending`, in the slot that a question had."""
+    flying, claim = sending(entry, pending, policy)
+    return Settled(flying, then=claim)
+
+
+def _asks(entry: Entry, pending: Pending, now: Now, policy: Policy) -> bool:
+    if not policy.ask_is_to_be_had or pending.asks >= ASKS_UNANSWERED_MAX:
+        return False
+    if pending.writer is Writer.SECOND or pending.doubtful:
+        return True
+    if pending.tried:
+        return pending.writer is Writer.SHARED or now.wall_ms - pending.report.observed_at_ms > ASK_AGAIN_AFTER_MS
+    if entry.acknowledged is None:
+        return policy.asks_first and pending.asks == 0
+    return entry.unsure and entry.acknowledged.report.same_as(pending.report, policy.comparison)

@@ -1,0 +1,112 @@
+"""Observation: a source saw a result. Is it news?
+
+Rules (numbers as in ARCHITECTURE.md):
+  3. What equals the acknowledged status, or what is pending, makes no call. A → B → A before B was ever tried
+     makes none either. But while the service may hold something else than we know, nothing is unchanged.
+  4. News is scheduled by the debounce.
+  5. What was observed before the latest observation known is stale. At equal times the later arrival wins.
+     A date in the future, stored here, is no evidence; one too far ahead that comes in is taken as now.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ssm_status_reporter.domain.debounce import schedule
+from ssm_status_reporter.domain.entry import Cause, Count, Counts, Dead, Entry, Pending, Policy, Step
+from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX
+from ssm_status_reporter.domain.report import Report
+from ssm_status_reporter.domain.result import Result
+from ssm_status_reporter.domain.time import Now
+
+
+class Finding(StrEnum):
+    """What an observation turned out to be."""
+
+    NEWS = "news"
+    UNCHANGED = "unchanged"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The entry after an observation, what it was, and the ends it caused."""
+
+    entry: Entry
+    finding: Finding
+    counts: Counts
+
+
+def observed(entry: Entry, result: Result, now: Now, policy: Policy) -> Observed:
+    """What a result makes of its association's entry."""
+    report = _dated(result.report, now)
+    if _is_stale(entry, report, now):
+        return Observed(entry, Finding.STALE, ((Count.RECEIVED, 1), (Count.SUPPRESSED_STALE, 1)))
+    entry = replace(entry, latest_ms=report.observed_at_ms)
+    unchanged = _if_unchanged(entry, report, now, policy)
+    if unchanged is not None:
+        return unchanged
+    return _news(entry, result, report, now, policy)
+
+
+def _dated(report: Report, now: Now) -> Report:
+    if report.observed_at_ms <= now.wall_ms + CLOCK_AHEAD_MS_MAX:
+        return report
+    return replace(report, observed_at_ms=now.wall_ms)
+
+
+def _is_stale(entry: Entry, report: Report, now: Now) -> bool:
+    if entry.latest_ms is None or entry.latest_ms > now.wall_ms:
+        return False
+    return report.observed_at_ms < entry.latest_ms
+
+
+def _if_unchanged(entry: Entry, report: Report, now: Now, policy: Policy) -> Observed | None:
+    counts: Counts = ((Count.RECEIVED, 1), (Count.SUPPRESSED_UNCHANGED, 1))
+    pending = entry.pending
+    if pending is not None and pending.report.same_as(report, policy.comparison):
+        # The newer date goes along: it is what tells ours from another writer's.
+        later = replace(entry, pending=replace(pending, report=report))
+        return Observed(later, Finding.UNCHANGED, counts)
+    if pending is None and entry.dead is not None and _still_dead(entry.dead, report, now, policy):
+        return Observed(entry, Finding.UNCHANGED, counts)
+    acknowledged = entry.acknowledged
+    if entry.unsure or acknowledged is None or not acknowledged.report.same_as(report, policy.comparison):
+        return None
+    if pending is None:
+        return Observed(replace(entry, dead=None), Finding.UNCHANGED, counts)
+    if pending.tried or (entry.flight is not None and entry.flight.step is Step.SEND):
+        return None
+    # A → B → A, and B never went out.
+    settled = replace(entry, pending=None, version=entry.version + 1)
+    return Observed(settled, Finding.UNCHANGED, (*counts, (Count.COALESCED, 1)))
+
+
+def _still_dead(dead: Dead, report: Report, now: Now, policy: Policy) -> bool:
+    if not dead.report.same_as(report, policy.comparison):
+        return False
+    return dead.cause is Cause.REFUSED or now.steady_ms - dead.parked_from_ms < policy.give_up_after_ms
+
+
+def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy) -> Observed:
+    counts: Counts = ((Count.RECEIVED, 1),)
+    replaced = entry.pending
+    out = entry.flight is not None and entry.flight.step is Step.SEND and entry.flight.version == entry.version
+    if replaced is not None and not out:  # the one that is out ends when its call does
+        counts = (*counts, (Count.COALESCED, 1))
+    when = schedule(
+        entry.window_end_ms,
+        None if replaced is None else replaced.release_at_ms,
+        result.edge,
+        now,
+        policy.window_ms,
+    )
+    entry = replace(
+        entry,
+        version=entry.version + 1,
+        pending=Pending(report, result.source, result.writer, when.release_at_ms),
+        window_end_ms=when.window_end_ms,
+        # A new report is given its own time to be served, but not an attempt of its own: the backoff stays.
+        parked_since_ms=None if entry.parked_since_ms is None else now.steady_ms,
+        dead=None,
+    )
+    return Observed(entry, Finding.NEWS, counts)

@@ -55,7 +55,7 @@ def sending_next(entry: Entry, pending: Pending, policy: Policy) -> Settled:
 
 
 def _asks(entry: Entry, pending: Pending, now: Now, policy: Policy) -> bool:
-    if not policy.ask_is_to_be_had or pending.asks >= ASKS_UNANSWERED_MAX:
+    if pending.asks >= ASKS_UNANSWERED_MAX:
         return False
     if pending.writer is Writer.SECOND or pending.doubtful:
         return True

@@ -21,6 +21,7 @@ from enum import StrEnum
 
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
+from ssm_status_reporter.domain.limits import RETRY_AFTER_MS_MAX
 from ssm_status_reporter.domain.outcome import Problem
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Writer
@@ -190,8 +191,6 @@ class Policy:
     comparison: Comparison
     asks_first: bool
     """Ask before the first report of an association without acknowledged state (reconcile is on)."""
-    ask_is_to_be_had: bool
-    """DescribeAssociation is neither denied nor missing."""
     learning: bool
     """``compare: auto``, and nothing learnt yet."""
     backoff: Backoff
@@ -201,7 +200,7 @@ class Policy:
     @property
     def deadline_ms_max(self) -> int:
         """No deadline of an entry lies further ahead than this."""
-        return max(self.backoff.max_ms, 2 * self.retry_every_ms, 2 * self.window_ms)
+        return max(self.backoff.max_ms, 2 * self.retry_every_ms, RETRY_AFTER_MS_MAX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ Rules:
 Source of the distinction between scopes: the error tables of the API and of IAM, see ``ssm/answer.py``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,7 +31,7 @@ from ssm_status_reporter.domain.outcome import (
     Answer,
     Busy,
     Delivered,
-    Effect,
+    Failure,
     Held,
     HeldNothing,
     NotToBeHad,
@@ -58,6 +59,9 @@ class Node:
     """The subject of a hold that shuts one managed node."""
 
     instance_id: str
+
+    def __str__(self) -> str:
+        return self.instance_id
 
 
 Subject = Everything | Node | Association
@@ -103,144 +107,130 @@ class Shutting:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """A scope is in order again. ``until_ms`` is wall time."""
+class Remaining:
+    """A probe found a scope still shut; the next one comes later."""
 
     hold: Hold
-    until_ms: int
 
 
-Change = Shutting | Opening
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A scope is in order again."""
+
+    hold: Hold
+
+
+Change = Shutting | Remaining | Opening
 
 EVERYTHING: Final = Everything()
 _Key = tuple[Scope, Subject]
 
 
-@dataclass(frozen=True, slots=True)
 class HoldBoard:
     """All that is shut, and the streaks of failures that may shut more."""
 
-    backoff: Backoff
-    holds: tuple[Hold, ...] = ()
-    failing: tuple[Association, ...] = ()
-    failures_in_a_row: int = 0
-    denied: tuple[Association, ...] = ()
+    def __init__(self, backoff: Backoff) -> None:
+        self.backoff = backoff
+        self._holds: dict[_Key, Hold] = {}
+        self._failing: set[Association] = set()
+        self._failures_in_a_row = 0
+        self._denied: set[Association] = set()
+
+    def __iter__(self) -> Iterator[Hold]:
+        return iter(self._holds.values())
 
     def admission(self, now: Now) -> Admission:
         """Whether calls may go out, as far as everything is concerned."""
-        shut = [hold.next_probe_ms for hold in self.holds if hold.subject == EVERYTHING]
-        if not shut:
+        shut_until = [hold.next_probe_ms for hold in self if hold.subject == EVERYTHING]
+        if not shut_until:
             return Open()
-        until_ms = max(shut)
-        return Probe() if now.steady_ms >= until_ms else Shut(until_ms)
+        return Probe() if now.steady_ms >= max(shut_until) else Shut(max(shut_until))
 
-    def shut_nodes(self) -> tuple[Hold, ...]:
+    def shut_nodes(self) -> Iterator[tuple[Node, Hold]]:
         """The nodes that are shut."""
-        return tuple(hold for hold in self.holds if isinstance(hold.subject, Node))
+        return ((hold.subject, hold) for hold in self if isinstance(hold.subject, Node))
 
     def find(self, scope: Scope, subject: Subject) -> Hold | None:
         """The hold of that scope on that subject."""
-        return next((hold for hold in self.holds if hold.scope is scope and hold.subject == subject), None)
+        return self._holds.get((scope, subject))
 
-    def hurried(self, scope: Scope, now: Now) -> "HoldBoard":
-        """The same, with the scope's next probe due at once: something changed that may have mended it."""
-        return replace(
-            self,
-            holds=tuple(
-                replace(hold, next_probe_ms=min(hold.next_probe_ms, now.steady_ms))
-                if hold.scope is scope
-                else hold
-                for hold in self.holds
-            ),
-        )
+    def hurry(self, scope: Scope, now: Now) -> bool:
+        """Make the scope's next probe due at once: something changed that may have mended it."""
+        late = [hold for hold in self if hold.scope is scope and hold.next_probe_ms > now.steady_ms]
+        for hold in late:
+            self._holds[hold.scope, hold.subject] = replace(hold, next_probe_ms=now.steady_ms)
+        return bool(late)
 
-    def recorded(
+    def record(
         self, association: Association, outcome: Outcome | Answer, now: Now, chance: float
-    ) -> tuple["HoldBoard", tuple[Change, ...]]:
-        """The board after an answer, and what it shut or opened."""
-        if isinstance(outcome, Delivered) and not (self.holds or self.failures_in_a_row or self.denied):
-            return self, ()
-        board, openings = self._opened_by(association, outcome, now)
-        board = board._streaks_after(association, outcome)  # noqa: SLF001 (its own kind)
-        blamed = board._blames(association, outcome)  # noqa: SLF001 (its own kind)
+    ) -> tuple[Change, ...]:
+        """Take note of an answer; returns what it shut or opened."""
+        if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._denied):
+            return ()
+        openings = tuple(
+            Opening(self._holds.pop(key)) for key in _proven_by(association, outcome) if key in self._holds
+        )
+        self._extend_streaks(association, outcome)
+        blamed = self._blame(association, outcome)
         if blamed is None:
-            return board, openings
-        (scope, subject), problem = blamed
-        standing = board.find(scope, subject)
+            return openings
+        key, problem = blamed
+        standing = self._holds.get(key)
         if standing is not None and now.steady_ms < standing.next_probe_ms:
-            return board, openings  # was in flight when the scope was shut
+            return openings  # this call was in flight already when the scope was shut
         failures = 1 if standing is None else standing.failures + 1
-        retry_after_ms = getattr(outcome, "retry_after_ms", None)
-        delay_ms = self.backoff.delay_ms(failures, chance, retry_after_ms)
+        retry_after_ms = outcome.retry_after_ms if isinstance(outcome, Unavailable) else None
         hold = Hold(
-            scope,
-            subject,
+            *key,
             problem,
             since_ms=now.wall_ms if standing is None else standing.since_ms,
             failures=failures,
-            next_probe_ms=now.steady_ms + delay_ms,
+            next_probe_ms=now.steady_ms + self.backoff.delay_ms(failures, chance, retry_after_ms),
         )
-        others = tuple(other for other in board.holds if other is not standing)
-        changes: tuple[Change, ...] = openings if standing is not None else (*openings, Shutting(hold))
-        return replace(board, holds=(*others, hold)), changes
+        self._holds[key] = hold
+        return (*openings, Shutting(hold) if standing is None else Remaining(hold))
 
-    def translated(self, association: Association, outcome: Outcome | Answer) -> Outcome | Answer:
-        """The outcome as it concerns the report: what a shut scope answers is charged to nothing."""
-        match outcome:
-            case Unreachable(problem) | Unavailable(problem) if self.find(Scope.ENDPOINT, EVERYTHING) is not None:
-                effect = outcome.effect if isinstance(outcome, Unavailable) else Effect.NONE
+    def for_the_report(self, association: Association, failure: Failure) -> Failure:
+        """The failure as it concerns the report: what a shut scope answers is charged to nothing."""
+        match failure:
+            case Unreachable(problem) if self.find(Scope.ENDPOINT, EVERYTHING) is not None:
+                return Withheld(Scope.ENDPOINT, problem)
+            case Unavailable(problem, effect) if self.find(Scope.ENDPOINT, EVERYTHING) is not None:
                 return Withheld(Scope.ENDPOINT, problem, effect)
             case Withheld(Scope.PERMISSION, problem, effect):
                 hold = self.find(Scope.PERMISSION, association)
                 return Withheld(Scope.PERMISSION, problem, effect, None if hold is None else hold.next_probe_ms)
             case _:
-                return outcome
+                return failure
 
-    def _opened_by(
-        self, association: Association, outcome: Outcome | Answer, now: Now
-    ) -> tuple["HoldBoard", tuple[Opening, ...]]:
-        proven = _proven_by(association, outcome)
-        opened = tuple(hold for hold in self.holds if (hold.scope, hold.subject) in proven)
-        if not opened:
-            return self, ()
-        kept = tuple(hold for hold in self.holds if hold not in opened)
-        return replace(self, holds=kept), tuple(Opening(hold, now.wall_ms) for hold in opened)
-
-    def _streaks_after(self, association: Association, outcome: Outcome | Answer) -> "HoldBoard":
-        board = self
+    def _extend_streaks(self, association: Association, outcome: Outcome | Answer) -> None:
         if isinstance(outcome, Unreachable | Unavailable):
-            failing = board.failing if association in board.failing else (*board.failing, association)
-            board = replace(
-                board,
-                failing=failing[:ENDPOINT_ASSOCIATIONS_MIN],
-                failures_in_a_row=min(board.failures_in_a_row + 1, ENDPOINT_FAILURES_IN_A_ROW),
-            )
+            self._failures_in_a_row += 1
+            if len(self._failing) < ENDPOINT_ASSOCIATIONS_MIN:
+                self._failing.add(association)
         else:
-            board = replace(board, failing=(), failures_in_a_row=0)
-        match outcome:
-            case Withheld(Scope.PERMISSION) if association not in board.denied:
-                return replace(board, denied=(*board.denied, association)[:PERMISSION_DENIALS_IN_A_ROW])
-            case Delivered() | Unchanged():
-                return replace(board, denied=())
-            case _:
-                return board
+            self._failures_in_a_row = 0
+            self._failing.clear()
+        if isinstance(outcome, Withheld) and outcome.scope is Scope.PERMISSION:
+            if len(self._denied) < PERMISSION_DENIALS_IN_A_ROW:
+                self._denied.add(association)
+        elif isinstance(outcome, Delivered | Unchanged):
+            self._denied.clear()
 
-    def _blames(self, association: Association, outcome: Outcome | Answer) -> tuple[_Key, Problem] | None:
+    def _blame(self, association: Association, outcome: Outcome | Answer) -> tuple[_Key, Problem] | None:
         match outcome:
             case Withheld(Scope.NODE, problem):
                 return (Scope.NODE, Node(association.instance_id)), problem
             case Withheld(Scope.PERMISSION, problem):
-                everybody = len(self.denied) >= PERMISSION_DENIALS_IN_A_ROW
+                everybody = len(self._denied) >= PERMISSION_DENIALS_IN_A_ROW
                 return (Scope.PERMISSION, EVERYTHING if everybody else association), problem
             case Withheld(scope, problem):
                 return (scope, EVERYTHING), problem
             case Unreachable(problem) | Unavailable(problem):
-                shared = isinstance(outcome, Unreachable) or len(self.failing) >= ENDPOINT_ASSOCIATIONS_MIN
-                if (shared and self.failures_in_a_row >= ENDPOINT_FAILURES_IN_A_ROW) or self.find(
-                    Scope.ENDPOINT, EVERYTHING
-                ):
-                    return (Scope.ENDPOINT, EVERYTHING), problem
-                return None
+                nobodys_own = isinstance(outcome, Unreachable) or len(self._failing) >= ENDPOINT_ASSOCIATIONS_MIN
+                enough = nobodys_own and self._failures_in_a_row >= ENDPOINT_FAILURES_IN_A_ROW
+                shut = self.find(Scope.ENDPOINT, EVERYTHING) is not None
+                return ((Scope.ENDPOINT, EVERYTHING), problem) if enough or shut else None
             case _:
                 return None
 

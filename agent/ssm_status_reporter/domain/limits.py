@@ -50,6 +50,17 @@ REJECTED_FILES_MAX: Final = 1000
 """Refused files kept in rejected/; the oldest go first."""
 UNDECODABLE_SETTLE_MS: Final = 2000
 """What cannot be decoded is refused only after it has not changed for so long."""
+JSON_DEPTH_MAX: Final = 64
+"""Levels of objects and arrays in a result; a bound of its own, so that the stack in use decides nothing."""
+NEAR_MISS_CHARS_MAX: Final = 64
+"""A name longer than this is not compared with the known ones to suggest one."""
+REMEMBERED_FILES_MAX: Final = 16_384
+"""File names held in memory for one reason (due, waiting, said once); beyond it the directory is scanned again."""
+FILES_PER_TURN_MAX: Final = 64
+"""Files looked at before other tasks get their turn: about 6 ms."""
+SPOOL_RETRY_MS_MIN: Final = 1000
+SPOOL_RETRY_MS_MAX: Final = 60 * 1000
+"""What the file system refuses, and no event will tell the end of, is tried again within this range, doubling."""
 
 # Stopping.
 STOP_SECONDS_MAX: Final = 10.0

@@ -1,0 +1,24 @@
+"""The only reader of time in the daemon."""
+
+import asyncio
+import time
+
+from ssm_status_reporter.domain.time import Now
+
+_NS_PER_MS = 1_000_000
+
+
+class SystemClock:
+    """Wall time as it is; steady time is wall time at construction plus the monotonic clock since."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def now(self) -> Now:
+        """This moment."""
+        return Now(time.time_ns() // _NS_PER_MS, (time.monotonic_ns() + self._offset_ns) // _NS_PER_MS)
+
+    async def sleep_until(self, steady_ms: int) -> None:
+        """Return at ``steady_ms`` or later."""
+        while (remaining_ms := steady_ms - self.now().steady_ms) > 0:
+            await asyncio.sleep(remaining_ms / 1000)

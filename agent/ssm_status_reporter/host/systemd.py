@@ -1,0 +1,34 @@
+"""What the service manager is told: sd_notify(3), a datagram on the socket that $NOTIFY_SOCKET names.
+
+Own code because it is one ``sendto``: the packages that offer it are unmaintained or need systemd's headers.
+Without the variable (no service manager, or not Type=notify) nothing is sent.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+class ServiceManager:
+    """Sends states to the service manager, if there is one."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        address = environment.get("NOTIFY_SOCKET")
+        self._address = None if not address else "\0" + address[1:] if address[0] == "@" else address
+        self._socket = (
+            None
+            if self._address is None
+            else socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        )
+
+    def notify(self, **states: str | int) -> None:
+        """Send the states, such as ``READY=1``, in one message. Raises OSError when the manager is gone."""
+        if self._socket is None or self._address is None:
+            return
+        message = "\n".join(f"{name}={value}" for name, value in states.items())
+        self._socket.sendto(message.encode(), self._address)
+
+    def close(self) -> None:
+        """Say nothing more."""
+        if self._socket is not None:
+            self._socket.close()

@@ -1,0 +1,201 @@
+"""Group commit: one thread owns the connection and commits what has come together since its last commit.
+
+Rules:
+  * An operation is a function of the `Tables`; all operations of a batch share one transaction and one fsync.
+    Nobody learns the result of an operation before its batch is committed.
+  * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
+    long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
+    tables. It is said once, and so is the recovery.
+  * A broken file is set aside and the batch is committed to a new one (rule 13).
+  * An operation that raises anything else is a defect: its batch is rolled back and every caller gets the error.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+
+from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX
+from ssm_status_reporter.outbox.database import Durability, Migration, is_broken, opened, set_aside
+from ssm_status_reporter.outbox.tables import Tables
+
+RETRY_SECONDS: Final = 1.0
+"""How often a failing transaction is tried again."""
+
+log = structlog.get_logger()
+T = TypeVar("T")
+Operation = Callable[[Tables], T]
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    operation: Operation[T]
+    durability: Durability
+    future: "asyncio.Future[T]"
+    result: T | None = None
+
+
+class Committer:
+    """The thread. `submit` belongs to the event loop that made it; `progress` may be read by anybody."""
+
+    def __init__(self, path: Path, versions: tuple[Migration, ...], timestamp: Callable[[], str]) -> None:
+        self._path = path
+        self._versions = versions
+        self._timestamp = timestamp
+        self._loop = asyncio.get_running_loop()
+        self._jobs: deque[_Job[Any]] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._connection = self._open()
+        self._tables = Tables(self._connection)
+        self._durability = Durability.POWER_LOSS
+        self.progress = 0
+        """Grows with each batch, and with each attempt at one that fails: a stuck thread shows as no growth."""
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, operation: Operation[T], durability: Durability = Durability.POWER_LOSS
+    ) -> "asyncio.Future[T]":
+        """The operation's result, once it is committed."""
+        job = _Job(operation, durability, self._loop.create_future())
+        with self._wake:
+            self._jobs.append(job)
+            self._wake.notify()
+        return job.future
+
+    @property
+    def waiting(self) -> int:
+        """Operations not yet committed."""
+        return len(self._jobs)
+
+    async def close(self) -> None:
+        """Commit what was submitted, then end. A transaction that keeps failing is given up."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            try:
+                committed = self._commit_until_done(batch)
+            except BaseException as error:  # noqa: BLE001 (handed to the callers, who end the daemon with it)
+                self._deliver(self._fail, batch, error)
+                continue
+            if not committed:
+                break
+            self._deliver(self._succeed, batch)
+        self._connection.close()
+
+    def _deliver(self, how: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(how, *arguments)
+
+    @staticmethod
+    def _succeed(batch: list[_Job[Any]]) -> None:
+        for job in batch:
+            if not job.future.done():
+                job.future.set_result(job.result)
+
+    @staticmethod
+    def _fail(batch: list[_Job[Any]], error: BaseException) -> None:
+        for job in batch:
+            if not job.future.done():
+                job.future.set_exception(error)
+
+    def _next_batch(self) -> list[_Job[Any]]:
+        with self._wake:
+            while not self._jobs and not self._closing:
+                self._wake.wait()
+            return [self._jobs.popleft() for _ in range(min(len(self._jobs), OUTBOX_BATCH_MAX))]
+
+    def _commit_until_done(self, batch: list[_Job[Any]]) -> bool:
+        """Whether the batch was committed; False only when closing while the machine lets nothing through."""
+        failing = False
+        while True:
+            self.progress += 1
+            try:
+                self._commit(batch)
+            except sqlite3.Error as error:
+                self._roll_back()
+                if is_broken(error):
+                    self._start_anew(error)
+                    continue
+                if not isinstance(error, sqlite3.OperationalError):
+                    raise
+                if not failing:
+                    log.error(  # noqa: TRY400 (an operator needs the reason, not where in this code it met us)
+                        "outbox cannot be written: nothing is acknowledged until it can, nothing is lost",
+                        path=str(self._path),
+                        error=str(error),
+                        hint="free disk space, or make its file system writable; it recovers by itself",
+                    )
+                failing = True
+                if self._pause():
+                    return False
+            except BaseException:
+                self._roll_back()
+                raise
+            else:
+                if failing:
+                    log.info("outbox can be written again", path=str(self._path))
+                return True
+
+    def _commit(self, batch: list[_Job[Any]]) -> None:
+        durable = any(job.durability is Durability.POWER_LOSS for job in batch)
+        self._set_durability(Durability.POWER_LOSS if durable else Durability.PROCESS_DEATH)
+        self._connection.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            job.result = job.operation(self._tables)
+        self._tables.flush_counts()
+        self._connection.execute("COMMIT")
+
+    def _set_durability(self, durability: Durability) -> None:
+        if durability is not self._durability:
+            self._connection.execute(f"PRAGMA synchronous={durability}")
+            self._durability = durability
+
+    def _roll_back(self) -> None:
+        self._tables.forget_counts()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _pause(self) -> bool:
+        """Wait before the next attempt; True when there is to be none because the outbox closes."""
+        with self._wake:
+            if not self._closing:
+                self._wake.wait_for(lambda: self._closing, timeout=RETRY_SECONDS)
+            return self._closing
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return opened(self._path, self._versions)
+        except sqlite3.DatabaseError as error:
+            if not is_broken(error):
+                raise
+            self._say_broken(error)
+            return opened(self._path, self._versions)
+
+    def _start_anew(self, error: sqlite3.Error) -> None:
+        self._connection.close()
+        self._say_broken(error)
+        self._connection = opened(self._path, self._versions)
+        self._tables = Tables(self._connection)
+        self._durability = Durability.POWER_LOSS
+
+    def _say_broken(self, error: sqlite3.Error) -> None:
+        aside = set_aside(self._path, self._timestamp())
+        log.critical(
+            "outbox is broken: set aside, going on with a new one",
+            path=str(self._path),
+            set_aside=str(aside),
+            error=str(error),
+            hint="what was pending in it is lost to this daemon until the runners report again; check the disk",
+        )

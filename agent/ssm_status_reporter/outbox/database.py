@@ -1,0 +1,118 @@
+"""The database file: opened, checked, migrated, and set aside when it is broken.
+
+Rules:
+  * WAL. Every commit that acknowledges something to somebody is synchronous=FULL (rule 1).
+  * The schema has a version (``PRAGMA user_version``). An older one is migrated in one transaction; a newer one
+    is left alone: an older program must not write what it does not understand.
+  * A broken file is set aside, never deleted (rule 13).
+  * Files are 0640: `status` works for the group.
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+BUSY_TIMEOUT_SECONDS: Final = 5.0
+"""How long a transaction waits for another process (a command) to end its own."""
+JOURNAL_BYTES_MAX: Final = 8 * 1024 * 1024
+"""What the -wal file is cut to after a checkpoint."""
+FILE_MODE: Final = 0o640
+DIRECTORY_MODE: Final = 0o750
+
+
+class Durability(StrEnum):
+    """What a commit survives; the value is SQLite's name for it."""
+
+    POWER_LOSS = "FULL"
+    PROCESS_DEATH = "NORMAL"
+
+
+class OutboxError(Exception):
+    """The outbox cannot be used; the message says why and what to do."""
+
+
+class OutboxTooNewError(OutboxError):
+    """A later version of the program wrote this file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """The statements that lead to a version."""
+
+    version: int
+    script: str
+
+
+def migrations() -> tuple[Migration, ...]:
+    """Every version there has been, oldest first."""
+    schema = resources.files("ssm_status_reporter.outbox").joinpath("schema.sql").read_text("utf-8")
+    return (Migration(1, schema),)
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Whether the file itself is damaged, as opposed to the disk being full or busy."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+
+
+def opened(path: Path, versions: tuple[Migration, ...]) -> sqlite3.Connection:
+    """A connection to a sound database of the latest version; the file and its directory are made if missing.
+
+    Raises `OutboxTooNewError`, and `sqlite3.DatabaseError` for which `is_broken` tells whether to set it aside.
+    """
+    if not path.parent.exists():
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True)
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, FILE_MODE))
+        path.chmod(FILE_MODE)  # whatever the umask says
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={Durability.POWER_LOSS}")
+        connection.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES_MAX}")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        _check(connection)
+        _migrate(connection, path, versions)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def set_aside(path: Path, suffix: str) -> Path:
+    """Move a broken database, with its journal, out of the way; returns where it is now."""
+    aside = path.with_name(f"{path.name}.corrupt-{suffix}")
+    for ending in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + ending)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + ending))
+    return aside
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        error = sqlite3.DatabaseError(f"quick_check: {verdict}")
+        error.sqlite_errorname = "SQLITE_CORRUPT"
+        raise error
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, versions: tuple[Migration, ...]) -> None:
+    (present,) = connection.execute("PRAGMA user_version").fetchone()
+    latest = versions[-1].version
+    if present > latest:
+        raise OutboxTooNewError(
+            f"{path}: written by a later version of ssm-status-reporter (schema {present}; known here: {latest}): "
+            "install that version again, or move the file away to start with an empty outbox"
+        )
+    for migration in versions:
+        if migration.version > present:
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{migration.script}\nPRAGMA user_version={migration.version};\nCOMMIT;"
+            )

@@ -1,0 +1,300 @@
+"""The outbox on SQLite: each method is one operation of a group commit, and decides by the domain.
+
+Rules (numbers as in ARCHITECTURE.md):
+  1. `observe` returns after the commit: only then may a source acknowledge.
+  2. An operation reads the entry, lets the domain decide, and writes the next one, within one transaction.
+ 11. Ends are counted in the transaction that causes them.
+ 12. Dead letters are bounded; the oldest go first, and it is said.
+
+A claim need not survive a power loss: what is pending at start is taken as possibly sent anyhow.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from ssm_status_reporter.domain.answer import answered, learnt
+from ssm_status_reporter.domain.claim import claimed, questioned
+from ssm_status_reporter.domain.entry import Claim, Count, Entry, Policy, Settled
+from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening
+from ssm_status_reporter.domain.holds import Change as HoldChange
+from ssm_status_reporter.domain.limits import CLAIM_SCAN_ROWS_MAX
+from ssm_status_reporter.domain.observation import Finding, observed
+from ssm_status_reporter.domain.outcome import Answer, Outcome
+from ssm_status_reporter.domain.report import Comparison, Report
+from ssm_status_reporter.domain.result import Result
+from ssm_status_reporter.domain.settlement import recovered, settled
+from ssm_status_reporter.outbox.commit import Committer
+from ssm_status_reporter.outbox.database import Durability
+from ssm_status_reporter.outbox.tables import HoldRow, Tables
+from ssm_status_reporter.ports import Chance, Clock
+
+FACT_COMPARISON: Final = "comparison"
+FACT_NODE: Final = "node"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """When entries at rest are compared with the service; an interval of 0 means never."""
+
+    interval_ms: int
+    on_start: bool
+    start_jitter_ms: int = 2000
+    interval_jitter_share: float = 0.1
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it happens at all."""
+        return self.interval_ms > 0 or self.on_start
+
+    def next_ms(self, now_ms: int, chance: float) -> int | None:
+        """When an entry that was just compared, or is new, comes next."""
+        if self.interval_ms == 0:
+            return None
+        return now_ms + self.interval_ms - round(chance * self.interval_jitter_share * self.interval_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Call slots taken. ``next_due_ms`` (steady) is when more will be due; None when nothing waits."""
+
+    claims: tuple[Claim, ...]
+    next_due_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a claim: the entry now, what the slot goes on with, and the dead letter's id if any."""
+
+    entry: Entry
+    then: Claim | None
+    dead_letter_id: int | None = None
+
+
+class SqliteOutbox:
+    """The daemon's outbox. All methods belong to the event loop; the work is done by the committer's thread."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        clock: Clock,
+        chance: Chance,
+        policy: Policy,
+        reconciliation: Reconciliation,
+        dead_letters_max: int,
+        wake: Callable[[], None],
+    ) -> None:
+        self._committer = committer
+        self._clock = clock
+        self._chance = chance
+        self._wake = wake
+        self.policy = policy
+        self.reconciliation = reconciliation
+        self.dead_letters_max = dead_letters_max
+
+    # Sources hand in.
+
+    async def observe(self, results: Sequence[Result]) -> None:
+        """Return once every result is on disk; wakes the reporter if any is news."""
+        findings = await self._committer.submit(lambda tables: self._observe(tables, results))
+        if Finding.NEWS in findings:
+            self._wake()
+
+    def count_refused(self, inputs: int) -> None:
+        """Count inputs that are no results."""
+        self._committer.submit(lambda tables: tables.count(((Count.REFUSED, inputs),)), Durability.PROCESS_DEATH)
+
+    def _observe(self, tables: Tables, results: Sequence[Result]) -> list[Finding]:
+        now = self._clock.now()
+        findings = []
+        for result in results:
+            before = tables.entry(result.association)
+            after = observed(before, result, now, self.policy)
+            if after.entry is not before:
+                tables.store(after.entry, self.reconciliation.next_ms(now.steady_ms, self._chance()))
+            tables.count(after.counts)
+            findings.append(after.finding)
+        return findings
+
+    # The reporter takes out and settles.
+
+    async def claim(self, slots: int, shut_nodes: frozenset[str], probed_nodes: Sequence[str]) -> Claims:
+        """Take up to ``slots`` due reports: none of a node that is shut, but one of each that is to be probed."""
+        return await self._committer.submit(
+            lambda tables: self._claim(tables, slots, shut_nodes, probed_nodes), Durability.PROCESS_DEATH
+        )
+
+    async def claim_probe(self) -> Claims:
+        """Take one due report, the one that was the probe longest ago."""
+        return await self._committer.submit(self._claim_probe, Durability.PROCESS_DEATH)
+
+    async def claim_questions(self, slots: int) -> Claims:
+        """Take up to ``slots`` entries at rest that are to be compared with the service."""
+        return await self._committer.submit(
+            lambda tables: self._claim_questions(tables, slots), Durability.PROCESS_DEATH
+        )
+
+    async def answer(self, claim: Claim, answer: Answer) -> Settlement:
+        """Settle a question; the settlement may go on with the call."""
+        return await self._committer.submit(
+            lambda tables: self._settle(
+                tables,
+                claim,
+                answered(
+                    tables.entry(claim.association), claim, answer, self._clock.now(), self._chance(), self.policy
+                ),
+            )
+        )
+
+    async def settle(self, claim: Claim, outcome: Outcome) -> Settlement:
+        """Settle a call."""
+        return await self._committer.submit(
+            lambda tables: self._settle(
+                tables,
+                claim,
+                settled(
+                    tables.entry(claim.association), claim, outcome, self._clock.now(), self._chance(), self.policy
+                ),
+            )
+        )
+
+    async def learn(self, claim: Claim, held: Report) -> bool:
+        """Note what the service compares, if its StatusUnchanged to the claim shows it (rule 7)."""
+        return await self._committer.submit(lambda tables: self._learn(tables, claim, held))
+
+    async def show_holds(self, changes: Sequence[HoldChange]) -> None:
+        """Bring up to date what ``status`` shows, and what a node's hold keeps back."""
+        await self._committer.submit(lambda tables: _show_holds(tables, changes), Durability.PROCESS_DEATH)
+
+    async def next_reconcile_ms(self) -> int | None:
+        """When the next entry at rest is to be compared, steady."""
+        return await self._committer.submit(lambda tables: tables.next_reconcile_ms(), Durability.PROCESS_DEATH)
+
+    # Starting.
+
+    async def recover(self) -> int:
+        """Settle what an earlier process left; returns how many reports are to be delivered."""
+        return await self._committer.submit(self._recover)
+
+    async def put_fact(self, name: str, value: str) -> None:
+        """Remember what ``status`` is to show."""
+        await self._committer.submit(lambda tables: tables.put_fact(name, value))
+
+    async def fact(self, name: str) -> str | None:
+        """What is remembered under that name."""
+        return await self._committer.submit(lambda tables: tables.fact(name), Durability.PROCESS_DEATH)
+
+    async def close(self) -> None:
+        """Commit what was submitted, then close the file."""
+        await self._committer.close()
+
+    # Operations.
+
+    def _claim(
+        self, tables: Tables, slots: int, shut_nodes: frozenset[str], probed_nodes: Sequence[str]
+    ) -> Claims:
+        now = self._clock.now()
+        probes = (tables.next_probe(now.steady_ms, node) for node in probed_nodes[:slots])
+        claims = [self._take(tables, claimed(entry, now, self.policy)) for entry in probes if entry is not None]
+        scanned = 0
+        while len(claims) < slots and scanned < CLAIM_SCAN_ROWS_MAX:
+            entries = tables.due(now.steady_ms, slots - len(claims))
+            if not entries:
+                break
+            scanned += len(entries)
+            for entry in entries:
+                if entry.association.instance_id in shut_nodes:
+                    tables.hold_back(entry.association)
+                else:
+                    claims.append(self._take(tables, claimed(entry, now, self.policy)))
+        return Claims(tuple(claims), tables.next_due_ms())
+
+    def _claim_probe(self, tables: Tables) -> Claims:
+        now = self._clock.now()
+        entry = tables.next_probe(now.steady_ms, None)
+        claims = () if entry is None else (self._take(tables, claimed(entry, now, self.policy)),)
+        return Claims(claims, tables.next_due_ms())
+
+    def _claim_questions(self, tables: Tables, slots: int) -> Claims:
+        now = self._clock.now()
+        claims = []
+        for entry in tables.to_reconcile(now.steady_ms, slots):
+            taken = questioned(entry)
+            if taken is not None:
+                claims.append(self._take(tables, taken))
+            tables.reconcile_again(entry.association, self.reconciliation.next_ms(now.steady_ms, self._chance()))
+        return Claims(tuple(claims), tables.next_reconcile_ms())
+
+    @staticmethod
+    def _take(tables: Tables, taken: tuple[Entry, Claim]) -> Claim:
+        entry, claim = taken
+        tables.store(entry)
+        return claim
+
+    def _settle(self, tables: Tables, claim: Claim, result: Settled) -> Settlement:
+        tables.store(result.entry, self.reconciliation.next_ms(self._clock.now().steady_ms, self._chance()))
+        tables.count(result.counts)
+        letter_id = None
+        if result.buried is not None:
+            letter_id = tables.bury(
+                claim.association, result.buried.report, result.buried.problem, self._clock.now().wall_ms
+            )
+            if dropped := tables.drop_oldest_dead_letters(self.dead_letters_max):
+                log.warning(
+                    "dead letters dropped: there are too many",
+                    dropped=dropped,
+                    kept=self.dead_letters_max,
+                    hint="look at `dead-letters list`; outbox.max_dead_letters sets how many are kept",
+                )
+        return Settlement(result.entry, result.then, letter_id)
+
+    def _learn(self, tables: Tables, claim: Claim, held: Report) -> bool:
+        if not learnt(claim, tables.entry(claim.association), held):
+            return False
+        tables.put_fact(FACT_COMPARISON, Comparison.STATUS)
+        return True
+
+    def _recover(self, tables: Tables) -> int:
+        now = self._clock.now()
+        waiting = 0
+        tables.remove_holds()
+        for entry in tables.unsettled():
+            result = recovered(entry, now, self.policy)
+            tables.store(result.entry)
+            tables.count(result.counts)
+            waiting += result.entry.pending is not None
+        self._plan_reconciliation(tables, now.steady_ms)
+        return waiting
+
+    def _plan_reconciliation(self, tables: Tables, now_ms: int) -> None:
+        plan = self.reconciliation
+        if plan.on_start:
+            tables.reconcile_all(now_ms + round(self._chance() * plan.start_jitter_ms))
+        elif plan.interval_ms == 0:
+            tables.reconcile_all(None)
+        else:
+            tables.reconcile_by(now_ms + plan.interval_ms)
+
+
+def shown(hold: Hold) -> HoldRow:
+    """The hold as ``status`` shows it."""
+    instance_id = None if hold.subject == EVERYTHING else getattr(hold.subject, "instance_id", None)
+    document = getattr(hold.subject, "document", None)
+    problem = hold.problem
+    reason = f"{problem.code}: {problem.message}" + (f" ({problem.hint})" if problem.hint else "")
+    return HoldRow(hold.scope, instance_id, document, reason, hold.since_ms, hold.next_probe_ms)
+
+
+def _show_holds(tables: Tables, changes: Sequence[HoldChange]) -> None:
+    for change in changes:
+        row = shown(change.hold)
+        if isinstance(change, Opening):
+            tables.remove_hold(row)
+            if isinstance(change.hold.subject, Node):
+                tables.release(change.hold.subject.instance_id)
+        else:
+            tables.put_hold(row)

@@ -1,0 +1,285 @@
+"""The reporter: takes due reports out of the outbox, calls the service, and settles what it answers.
+
+Rules (numbers as in ARCHITECTURE.md):
+  9. A claim is the association's one call slot; at most ``concurrency`` calls are out at a time.
+ 10. While a hold shuts everything, one probe is out at a time; a shut node has its own probe.
+     When everything opens again, the rate restarts low.
+ 12. A call takes a token of the rate, which gives way while the service throttles. Reconciliation takes its
+     share of the rate and only the slots that no report needs.
+
+Nothing here decides about a report or a hold: the domain does. A failure of any task ends `run`.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from ssm_status_reporter.domain.backoff import Backoff
+from ssm_status_reporter.domain.entry import Claim, Step
+from ssm_status_reporter.domain.holds import EVERYTHING, HoldBoard, Open, Opening, Probe, Shut
+from ssm_status_reporter.domain.limits import RECONCILE_RATE_SHARE
+from ssm_status_reporter.domain.outcome import (
+    Answer,
+    Delivered,
+    Held,
+    HeldNothing,
+    NotToBeHad,
+    Outcome,
+    Scope,
+    Throttled,
+    Unchanged,
+    Withheld,
+)
+from ssm_status_reporter.domain.rate import Rate
+from ssm_status_reporter.journal import (
+    say_answer,
+    say_call,
+    say_change,
+    say_learnt,
+    say_not_to_be_had,
+    say_throttled,
+)
+from ssm_status_reporter.outbox.sqlite import Settlement, SqliteOutbox
+from ssm_status_reporter.ports import Chance, Clock, StatusService
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast and how many at a time; from the configuration."""
+
+    concurrency: int
+    rate_per_second: float
+    burst: int
+    backoff: Backoff
+
+
+class Reporter:
+    """The delivery loop. `wake` may be called at any time; it carries no data."""
+
+    def __init__(
+        self,
+        outbox: SqliteOutbox,
+        service: StatusService,
+        clock: Clock,
+        chance: Chance,
+        pace: Pace,
+        board: HoldBoard,
+    ) -> None:
+        self._outbox = outbox
+        self._service = service
+        self._clock = clock
+        self._chance = chance
+        self._pace = pace
+        self._board = HoldBoard(pace.backoff)
+        now_ms = clock.now().steady_ms
+        self._rate = Rate.full(pace.rate_per_second, pace.burst, now_ms)
+        self._questions = Rate.full(pace.rate_per_second * RECONCILE_RATE_SHARE, 1, now_ms)
+        self._out: set[Claim] = set()
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._denied_said = False
+        self.last_delivered_ms: int | None = None
+        """When the service last acknowledged a report, steady."""
+        self.progress = 0
+        """Grows with each turn of the loop and each answer: a stuck reporter shows as no growth while it works."""
+
+    def wake(self) -> None:
+        """Look again: something may be due."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Take nothing new; `run` returns when the calls that are out are settled."""
+        self._stopping = True
+        self.wake()
+
+    def hurry(self, scope: Scope) -> None:
+        """Something changed that may have mended the scope: probe it at once."""
+        if self._board.hurry(scope, self._clock.now()):
+            self.wake()
+
+    def repace(self, pace: Pace) -> None:
+        """Go on under a changed configuration."""
+        self._pace = pace
+        self._board.backoff = pace.backoff
+        self._rate = self._rate.relimited(pace.rate_per_second, pace.burst)
+        self._questions = self._questions.relimited(pace.rate_per_second * RECONCILE_RATE_SHARE, 1)
+        self.wake()
+
+    @property
+    def holds(self) -> HoldBoard:
+        """What is shut."""
+        return self._board
+
+    @property
+    def calls_out(self) -> int:
+        """Claims being worked on."""
+        return len(self._out)
+
+    async def run(self) -> None:
+        """Deliver until `stop`."""
+        async with asyncio.TaskGroup() as calls:
+            while not self._stopping:
+                self._woken.clear()
+                self.progress += 1
+                await self._rest_until(await self._dispatch(calls))
+
+    async def _rest_until(self, steady_ms: int | None) -> None:
+        """Sleep until woken, or until then."""
+        if self._woken.is_set():
+            return
+        if steady_ms is None:
+            await self._woken.wait()
+            return
+        woken = asyncio.ensure_future(self._woken.wait())
+        timer = asyncio.ensure_future(self._clock.sleep_until(steady_ms))
+        try:
+            await asyncio.wait({woken, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            timer.cancel()
+
+    async def _dispatch(self, calls: asyncio.TaskGroup) -> int | None:
+        """Start what may go out now; returns when to look again, steady, or None: when woken."""
+        now = self._clock.now()
+        self._rate = self._rate.at(now.steady_ms)
+        match self._board.admission(now):
+            case Shut(until_ms):
+                return until_ms
+            case Probe():
+                return await self._dispatch_probe(calls)
+            case Open():
+                return await self._dispatch_due(calls)
+
+    async def _dispatch_probe(self, calls: asyncio.TaskGroup) -> int | None:
+        if self._out:
+            return None
+        if self._rate.wait_ms:
+            return self._rate.at_ms + self._rate.wait_ms
+        taken = await self._outbox.claim_probe()
+        for claim in taken.claims:
+            self._start(calls, claim)
+        return None if taken.claims else taken.next_due_ms
+
+    async def _dispatch_due(self, calls: asyncio.TaskGroup) -> int | None:
+        free = self._pace.concurrency - len(self._out)
+        if free <= 0:
+            return None
+        slots = min(free, self._rate.available)
+        if slots <= 0:
+            return self._rate.at_ms + self._rate.wait_ms
+        now = self._clock.now()
+        nodes = {node.instance_id: hold for node, hold in self._board.shut_nodes()}
+        being_probed = {claim.association.instance_id for claim in self._out}
+        probed = [
+            node
+            for node, hold in nodes.items()
+            if hold.next_probe_ms <= now.steady_ms and node not in being_probed
+        ]
+        taken = await self._outbox.claim(slots, frozenset(nodes), probed)
+        for claim in taken.claims:
+            self._start(calls, claim)
+        upcoming = [hold.next_probe_ms for node, hold in nodes.items() if hold.next_probe_ms > now.steady_ms]
+        if taken.next_due_ms is not None and len(taken.claims) < slots:
+            upcoming.append(taken.next_due_ms)
+        if not taken.claims:
+            question_ms = await self._dispatch_question(calls)
+            if question_ms is not None:
+                upcoming.append(question_ms)
+        elif len(taken.claims) == slots and len(self._out) < self._pace.concurrency:
+            upcoming.append(self._rate.at_ms + self._rate.wait_ms)
+        return min(upcoming, default=None)
+
+    async def _dispatch_question(self, calls: asyncio.TaskGroup) -> int | None:
+        """Compare one entry at rest with the service, within the share of the rate that is for it."""
+        if not self._outbox.reconciliation.is_on:
+            return None
+        self._questions = self._questions.at(self._clock.now().steady_ms)
+        if self._questions.wait_ms:
+            return self._questions.at_ms + self._questions.wait_ms
+        taken = await self._outbox.claim_questions(1)
+        for claim in taken.claims:
+            self._questions = self._questions.taken(1)
+            self._start(calls, claim)
+        return taken.next_due_ms
+
+    def _start(self, calls: asyncio.TaskGroup, claim: Claim) -> None:
+        self._out.add(claim)
+        self._rate = self._rate.taken(1)
+        calls.create_task(self._serve(claim))
+
+    async def _serve(self, claim: Claim) -> None:
+        """Work on a claim until its slot is free again."""
+        step: Claim | None = claim
+        try:
+            while step is not None:
+                settlement = await (self._ask(step) if step.step is Step.ASK else self._send(step))
+                self.progress += 1
+                step = settlement.then
+                if step is not None:
+                    self._rate = self._rate.taken(1)
+        finally:
+            self._out.discard(claim)
+            self.wake()
+
+    async def _ask(self, claim: Claim) -> Settlement:
+        answer = await self._service.describe(claim.association)
+        await self._take_note(claim, answer)
+        match answer:
+            case Held() | HeldNothing():
+                self._denied_said = False
+                settlement = await self._outbox.answer(claim, answer)
+            case NotToBeHad(problem):
+                if not self._denied_said:  # once, not once an association
+                    self._denied_said = True
+                    say_not_to_be_had(claim, problem)
+                settlement = await self._outbox.answer(claim, answer)
+            case _:
+                answer = self._board.for_the_report(claim.association, answer)
+                settlement = await self._outbox.answer(claim, answer)
+        now_ms = self._clock.now().steady_ms
+        say_answer(claim, answer, settlement.entry, settlement.dead_letter_id, now_ms)
+        return settlement
+
+    async def _send(self, claim: Claim) -> Settlement:
+        outcome = await self._service.update(claim.association, claim.report)
+        await self._take_note(claim, outcome)
+        match outcome:
+            case Delivered():
+                self.last_delivered_ms = self._clock.now().steady_ms
+            case Unchanged():
+                self.last_delivered_ms = self._clock.now().steady_ms
+                if claim.confirm_unchanged:
+                    await self._learn(claim)
+            case _:
+                outcome = self._board.for_the_report(claim.association, outcome)
+        settlement = await self._outbox.settle(claim, outcome)
+        now_ms = self._clock.now().steady_ms
+        say_call(claim, outcome, settlement.entry, settlement.dead_letter_id, now_ms)
+        return settlement
+
+    async def _learn(self, claim: Claim) -> None:
+        """StatusUnchanged although the message differed: ask what is held, and learn from it (rule 7)."""
+        answer = await self._service.describe(claim.association)
+        self._rate = self._rate.taken(1)
+        if isinstance(answer, Held) and await self._outbox.learn(claim, answer.report):
+            say_learnt(claim)
+
+    async def _take_note(self, claim: Claim, outcome: Outcome | Answer) -> None:
+        """What the answer means for everything else: the rate, the holds, the credentials."""
+        now = self._clock.now()
+        if isinstance(outcome, Throttled):
+            before = self._rate.per_second
+            self._rate = self._rate.throttled(now.steady_ms)
+            if self._rate.per_second < before:
+                say_throttled(self._rate.per_second)
+        else:
+            self._rate = self._rate.accepted()
+        changes = self._board.record(claim.association, outcome, now, self._chance())
+        if changes:
+            await self._outbox.show_holds(changes)
+            for change in changes:
+                say_change(change, now.steady_ms)
+                if isinstance(change, Opening) and change.hold.subject == EVERYTHING:
+                    self._rate = self._rate.ramped(now.steady_ms)
+            self.wake()
+        if isinstance(outcome, Withheld) and outcome.scope is Scope.CREDENTIALS:
+            await self._service.reload_credentials()

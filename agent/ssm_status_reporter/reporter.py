@@ -62,7 +62,6 @@ class Reporter:
         clock: Clock,
         chance: Chance,
         pace: Pace,
-        board: HoldBoard,
     ) -> None:
         self._outbox = outbox
         self._service = service
@@ -108,6 +107,11 @@ class Reporter:
     def holds(self) -> HoldBoard:
         """What is shut."""
         return self._board
+
+    @property
+    def is_woken(self) -> bool:
+        """Whether the loop was told to look and has not looked yet."""
+        return self._woken.is_set()
 
     @property
     def calls_out(self) -> int:

@@ -170,6 +170,15 @@ class Entry:
             return None
         return max(self.pending.release_at_ms, self.retry_at_ms)
 
+    @property
+    def is_blank(self) -> bool:
+        """Nothing is known that would be worth keeping."""
+        return self.pending is None and self.acknowledged is None and self.dead is None and self.flight is None
+
+    def without_dead(self) -> "Entry":
+        """The dead report was dropped: an equal one would be news."""
+        return replace(self, dead=None, last_error=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -20,5 +20,4 @@ class SystemClock:
 
     async def sleep_until(self, steady_ms: int) -> None:
         """Return at ``steady_ms`` or later."""
-        while (remaining_ms := steady_ms - self.now().steady_ms) > 0:
-            await asyncio.sleep(remaining_ms / 1000)
+        await asyncio.sleep(max(0, steady_ms - self.now().steady_ms) / 1000)

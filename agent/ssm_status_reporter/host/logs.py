@@ -44,7 +44,8 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    return msgspec.json.encode({**first, **event}, enc_hook=str).decode()
 
 
 class _Library(logging.Handler):

@@ -9,9 +9,8 @@ Rules (numbers as in ARCHITECTURE.md):
 A claim need not survive a power loss: what is pending at start is taken as possibly sent anyhow.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
@@ -26,13 +25,11 @@ from ssm_status_reporter.domain.outcome import Answer, Outcome
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.domain.settlement import recovered, settled
+from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import Durability
-from ssm_status_reporter.outbox.tables import HoldRow, Tables
+from ssm_status_reporter.outbox.tables import FACT_COMPARISON, HoldRow, Tables
 from ssm_status_reporter.ports import Chance, Clock
-
-FACT_COMPARISON: Final = "comparison"
-FACT_NODE: Final = "node"
 
 log = structlog.get_logger()
 
@@ -86,12 +83,12 @@ class SqliteOutbox:
         policy: Policy,
         reconciliation: Reconciliation,
         dead_letters_max: int,
-        wake: Callable[[], None],
     ) -> None:
         self._committer = committer
         self._clock = clock
         self._chance = chance
-        self._wake = wake
+        self.on_news: Callable[[], None] = _nobody
+        """Called when something may be due."""
         self.policy = policy
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
@@ -100,13 +97,43 @@ class SqliteOutbox:
 
     async def observe(self, results: Sequence[Result]) -> None:
         """Return once every result is on disk; wakes the reporter if any is news."""
-        findings = await self._committer.submit(lambda tables: self._observe(tables, results))
-        if Finding.NEWS in findings:
-            self._wake()
+        self._found(results, await self._committer.submit(lambda tables: self._observe(tables, results)))
 
     def count_refused(self, inputs: int) -> None:
         """Count inputs that are no results."""
         self._committer.submit(lambda tables: tables.count(((Count.REFUSED, inputs),)), Durability.PROCESS_DEATH)
+
+    async def known(self) -> Mapping[bytes, Sighting]:
+        """Every remembered sighting of a file that stays where it is, by its name."""
+        seen = await self._committer.submit(lambda tables: tables.sightings(), Durability.PROCESS_DEATH)
+        return {sighting.name: sighting for sighting in seen}
+
+    async def observe_kept(self, sighted: Sequence[tuple[Result, Sighting]]) -> None:
+        """As `observe`, with the sightings in the same commit."""
+        findings = await self._committer.submit(lambda tables: self._observe_kept(tables, sighted))
+        self._found([result for result, _ in sighted], findings)
+
+    async def forget(self, names: Collection[bytes]) -> None:
+        """Files that are gone."""
+        await self._committer.submit(lambda tables: _forget(tables, names), Durability.PROCESS_DEATH)
+
+    def _found(self, results: Sequence[Result], findings: Sequence[Finding]) -> None:
+        if Finding.NEWS in findings:
+            self.on_news()
+        for result, finding in zip(results, findings, strict=True):
+            log.debug(
+                "received",
+                document=result.association.document,
+                instance_id=result.association.instance_id,
+                status=result.report.status,
+                source=result.source,
+                finding=finding.value,
+            )
+
+    def _observe_kept(self, tables: Tables, sighted: Sequence[tuple[Result, Sighting]]) -> list[Finding]:
+        for _, sighting in sighted:
+            tables.put_sighting(sighting)
+        return self._observe(tables, [result for result, _ in sighted])
 
     def _observe(self, tables: Tables, results: Sequence[Result]) -> list[Finding]:
         now = self._clock.now()
@@ -179,6 +206,10 @@ class SqliteOutbox:
     async def recover(self) -> int:
         """Settle what an earlier process left; returns how many reports are to be delivered."""
         return await self._committer.submit(self._recover)
+
+    async def totals(self) -> Mapping[str, int]:
+        """How many entries are in each state."""
+        return await self._committer.submit(lambda tables: tables.totals(), Durability.PROCESS_DEATH)
 
     async def put_fact(self, name: str, value: str) -> None:
         """Remember what ``status`` is to show."""
@@ -298,3 +329,12 @@ def _show_holds(tables: Tables, changes: Sequence[HoldChange]) -> None:
                 tables.release(change.hold.subject.instance_id)
         else:
             tables.put_hold(row)
+
+
+def _forget(tables: Tables, names: Collection[bytes]) -> None:
+    for name in names:
+        tables.remove_sighting(name)
+
+
+def _nobody() -> None:
+    """Nobody is to be woken yet."""

@@ -14,6 +14,12 @@ from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, Counts, Entry, State
 from ssm_status_reporter.domain.outcome import Problem
 from ssm_status_reporter.domain.report import Report
+from ssm_status_reporter.domain.sighting import Sighting
+
+FACT_COMPARISON: Final = "comparison"
+"""What the service was learnt to compare."""
+FACT_NODE: Final = "node"
+"""Which node this is, as JSON."""
 
 _ENTRY: Final = msgspec.json.Decoder(Entry)
 _JSON: Final = msgspec.json.Encoder()
@@ -164,6 +170,17 @@ class Tables:
             (at_most_ms, at_most_ms),
         )
 
+    # What there is.
+
+    def totals(self) -> dict[str, int]:
+        """How many entries are in each state; one that has none of them is not named."""
+        (entries,) = self._execute("SELECT count(*) FROM association").fetchone()
+        rows = self._execute(
+            "SELECT state, count(*) FROM association WHERE state <> ? GROUP BY 1", (State.ACKNOWLEDGED,)
+        )
+        others = {str(state): int(count) for state, count in rows}
+        return {State.ACKNOWLEDGED.value: entries - sum(others.values()), **others}
+
     # Counters.
 
     def count(self, counts: Counts) -> None:
@@ -257,6 +274,24 @@ class Tables:
         """A new process knows of none, and probes for itself."""
         self._execute("DELETE FROM hold")
         self._execute("UPDATE association SET held = 0 WHERE held = 1")
+
+    # Files that stay where they are.
+
+    def sightings(self) -> list[Sighting]:
+        """Every file remembered."""
+        rows = self._execute("SELECT name, inode, mtime_ns, size, digest FROM kept_file")
+        return [Sighting(*row) for row in rows]
+
+    def put_sighting(self, seen: Sighting) -> None:
+        """Remember the file as it was seen."""
+        self._execute(
+            "INSERT OR REPLACE INTO kept_file (name, inode, mtime_ns, size, digest) VALUES (?, ?, ?, ?, ?)",
+            (seen.name, seen.inode, seen.mtime_ns, seen.size_bytes, seen.digest),
+        )
+
+    def remove_sighting(self, name: bytes) -> None:
+        """The file is gone."""
+        self._execute("DELETE FROM kept_file WHERE name = ?", (name,))
 
     # Facts: what was learnt or found out, by name.
 

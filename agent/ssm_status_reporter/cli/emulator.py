@@ -1,0 +1,61 @@
+"""``ssm-status-reporter emulator``: a local SSM endpoint for whoever tests what reports through the daemon."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import click
+
+from ssm_status_reporter.cli.exit_codes import ExitCode
+from ssm_status_reporter.emulator.faults import EXAMPLE, FaultPlan, PlanError, decode_plan
+
+_EPILOG = "\b\nA faults file, with every key:\n\n" + "\n".join(
+    ["\b", *(f"  {line}" for line in EXAMPLE.splitlines())]
+)
+
+
+@click.command(epilog=_EPILOG)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to listen at. [default: a free one]")
+@click.option("--faults", type=click.Path(path_type=Path), help="Fault plan (YAML), see below.")
+@click.option("--ledger", type=click.Path(path_type=Path), help="Append one JSON line a request to this file.")
+def emulator(host: str, port: int, faults: Path | None, ledger: Path | None) -> None:
+    """Answer SSM's association operations locally, as the service documents them.
+
+    Prints its URL once it accepts connections; ends at SIGTERM or SIGINT. Use the URL as aws.endpoint_url,
+    or as --endpoint-url of the AWS CLI. Requests must be signed (any key), signatures are not verified.
+
+    Exit codes: 0 ended, 69 cannot listen there or write the ledger, 78 bad faults file.
+    """
+    plan = _read_plan(faults)
+    try:
+        asyncio.run(_serve(plan, host, port, ledger))
+    except OSError as error:
+        click.echo(f"emulator: cannot start at {host} port {port}: {error}", err=True)
+        raise SystemExit(ExitCode.UNAVAILABLE) from None
+
+
+def _read_plan(path: Path | None) -> FaultPlan:
+    if path is None:
+        return FaultPlan()
+    try:
+        return decode_plan(path.read_text("utf-8"))
+    except PlanError as error:
+        problems = error.problems
+    except (OSError, UnicodeDecodeError) as error:
+        problems = (str(error),)
+    for problem in problems:
+        click.echo(f"{path}: {problem}", err=True)
+    raise SystemExit(ExitCode.BAD_CONFIGURATION)
+
+
+async def _serve(plan: FaultPlan, host: str, port: int, ledger: Path | None) -> None:
+    from ssm_status_reporter.emulator.server import Emulator  # noqa: PLC0415 - aiohttp only for who serves
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Emulator(plan, ledger_path=ledger, host=host, port=port) as endpoint:
+        click.echo(endpoint.url)
+        await stop.wait()

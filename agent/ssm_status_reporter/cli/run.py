@@ -1,0 +1,40 @@
+"""``run``: the daemon, in the foreground."""
+
+import asyncio
+import random
+
+import click
+
+from ssm_status_reporter.cli.exit_codes import ExitCode
+from ssm_status_reporter.cli.invocation import Invocation, load_configuration
+from ssm_status_reporter.config import load_or_default
+from ssm_status_reporter.daemon import Daemon, Surroundings
+from ssm_status_reporter.host import logs
+from ssm_status_reporter.host.clock import SystemClock
+from ssm_status_reporter.host.identity import NoIdentityError
+from ssm_status_reporter.outbox.database import OutboxError
+
+
+@click.command
+@click.pass_context
+def run(ctx: click.Context) -> None:
+    """Run the daemon in the foreground.
+
+    SIGTERM and SIGINT: take nothing new, finish the calls that are out, exit 0. SIGHUP: read the configuration
+    anew; a bad one changes nothing.
+    """
+    configuration = load_configuration(ctx)
+    path = ctx.ensure_object(Invocation).config_path
+    logs.configure(configuration.log.level, configuration.log.format)
+    # Jitter, not secrets.
+    surroundings = Surroundings(SystemClock(), random.random, lambda: load_or_default(path))
+    try:
+        asyncio.run(_run(Daemon(configuration, surroundings)))
+    except* (NoIdentityError, OutboxError, OSError) as group:
+        for error in group.exceptions:
+            click.echo(f"ssm-status-reporter: {error}", err=True)
+        ctx.exit(ExitCode.UNAVAILABLE)
+
+
+async def _run(daemon: Daemon) -> None:
+    await daemon.run()

@@ -1,0 +1,265 @@
+"""The daemon: puts the parts together, runs them, and takes them apart again.
+
+Rules:
+  * READY only when the outbox is open and every enabled source watches, or has said why it cannot yet.
+  * The failure of any task ends the daemon: the service manager starts it anew, and nothing is lost by that.
+  * Stopping takes nothing new, lets the calls that are out finish within a bound, and commits what came back.
+  * A reload is taken whole or not at all; what needs a restart is named.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import structlog
+from asyncinotify import Inotify, Mask
+
+from ssm_status_reporter import __version__, reload, tuning
+from ssm_status_reporter.config import BadConfiguration, Configuration
+from ssm_status_reporter.domain.limits import STOP_SECONDS_MAX
+from ssm_status_reporter.domain.outcome import Scope
+from ssm_status_reporter.host import logs
+from ssm_status_reporter.host.identity import Identity, find_identity
+from ssm_status_reporter.host.systemd import ServiceManager
+from ssm_status_reporter.host.watchdog import Pulse, watchdog_interval_seconds
+from ssm_status_reporter.outbox.commit import Committer
+from ssm_status_reporter.outbox.database import DIRECTORY_MODE, migrations
+from ssm_status_reporter.outbox.letters import wake_path
+from ssm_status_reporter.outbox.lock import Holder, Lock
+from ssm_status_reporter.outbox.snapshot import NodeView
+from ssm_status_reporter.outbox.sqlite import SqliteOutbox
+from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE
+from ssm_status_reporter.ports import Chance, Clock, Source
+from ssm_status_reporter.reporter import Reporter
+from ssm_status_reporter.sources.results_directory import ResultsDirectory
+from ssm_status_reporter.sources.spool_reader import Settings
+from ssm_status_reporter.ssm.client import ClientSettings, SsmClient
+
+CONNECTIONS_MAX: Final = 64
+"""Kept to the service; the concurrency may be changed up to it by a reload."""
+STATUS_SECONDS: Final = 30.0
+"""How often the status line of the service manager is brought up to date, when something happened."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the daemon takes from outside itself."""
+
+    clock: Clock
+    chance: Chance
+    reread: Callable[[], Configuration]
+    """Reads the configuration anew. Raises `BadConfiguration`."""
+
+
+class Daemon:
+    """One daemon on one outbox."""
+
+    def __init__(self, configuration: Configuration, surroundings: Surroundings) -> None:
+        self._configuration = configuration
+        self._clock = surroundings.clock
+        self._chance = surroundings.chance
+        self._reread = surroundings.reread
+        self._manager = ServiceManager()
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises `NoIdentityError`, `OutboxError`, and whatever ended one of the tasks.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._manager.close)
+            await self._serve(stack)
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        configuration = self._configuration
+        node = configuration.node
+        identity = find_identity(node.instance_id, node.region, configuration.sources.ssm_agent.path)
+        path = configuration.outbox.path
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        stack.enter_context(Lock(path, Holder(os.getpid(), self._clock.now().wall_ms)))
+        committer = Committer(path, migrations(), self._timestamp)
+        outbox = SqliteOutbox(
+            committer,
+            self._clock,
+            self._chance,
+            tuning.policy(configuration, None),
+            tuning.reconciliation(configuration),
+            configuration.outbox.max_dead_letters,
+        )
+        stack.push_async_callback(outbox.close)
+        await self._learn_policy(outbox)
+        waiting = await outbox.recover()
+        await outbox.put_fact(
+            FACT_NODE, msgspec.json.encode(NodeView(identity.instance_id, identity.region)).decode()
+        )
+        service = SsmClient(self._client_settings(identity), self._clock)
+        stack.push_async_callback(service.close)
+        reporter = Reporter(outbox, service, self._clock, self._chance, tuning.pace(configuration))
+        outbox.on_news = reporter.wake
+        log.info(
+            "started",
+            version=__version__,
+            instance_id=identity.instance_id,
+            region=identity.region,
+            outbox=str(path),
+            to_deliver=waiting,
+        )
+        await self._run_tasks(outbox, committer, reporter, self._sources(identity, outbox))
+
+    async def _run_tasks(
+        self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter, sources: list[Source]
+    ) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            watching = [asyncio.Event() for _ in sources]
+            others = [
+                tasks.create_task(source.run(outbox, event.set), name=source.name)
+                for source, event in zip(sources, watching, strict=True)
+            ]
+            others.append(tasks.create_task(self._follow_commands(reporter), name="commands"))
+            others.append(tasks.create_task(self._follow_reloads(outbox, reporter), name="reload"))
+            delivery = tasks.create_task(reporter.run(), name="reporter")
+            for event in watching:
+                await event.wait()
+            others.append(
+                tasks.create_task(self._tell_manager(outbox, committer, reporter), name="service manager")
+            )
+            self._manager.notify(READY=1)
+            log.info("ready")
+            await self._stop.wait()
+            await self._wind_down(others, delivery, reporter)
+
+    async def _wind_down(
+        self, others: list["asyncio.Task[None]"], delivery: "asyncio.Task[None]", reporter: Reporter
+    ) -> None:
+        self._manager.notify(STOPPING=1, STATUS="stopping: finishing the calls that are out")
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        reporter.stop()
+        done, _ = await asyncio.wait({delivery}, timeout=STOP_SECONDS_MAX)
+        if not done:
+            log.warning(
+                "stopping with calls unanswered: they are settled at the next start", calls=reporter.calls_out
+            )
+            delivery.cancel()
+        log.info("stopped")
+
+    def _sources(self, identity: Identity, outbox: SqliteOutbox) -> list[Source]:
+        sources: list[Source] = []
+        directory = self._configuration.sources.results_directory
+        if directory.enabled:
+            settings = Settings(
+                str(directory.path.absolute()),
+                directory.after_accept,
+                directory.max_file_size_bytes,
+                identity.instance_id,
+                self._configuration.node.allow,
+            )
+            sources.append(ResultsDirectory(settings, self._clock, outbox))
+        return sources
+
+    def _client_settings(self, identity: Identity) -> ClientSettings:
+        aws = self._configuration.aws
+        return ClientSettings(
+            region=identity.region,
+            endpoint_url=aws.endpoint_url,
+            profile=aws.profile,
+            ca_bundle=aws.ca_bundle,
+            timeout_ms=self._configuration.delivery.timeout_ms,
+            connections=CONNECTIONS_MAX,
+        )
+
+    def _timestamp(self) -> str:
+        return datetime.fromtimestamp(self._clock.now().wall_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+    async def _learn_policy(self, outbox: SqliteOutbox) -> None:
+        """Decide by the configuration and by what was learnt in earlier runs."""
+        outbox.policy = tuning.policy(self._configuration, await outbox.fact(FACT_COMPARISON))
+
+    # While it runs.
+
+    async def _follow_commands(self, reporter: Reporter) -> None:
+        """A command that changed the outbox wakes us through a file beside it."""
+        awaited = wake_path(self._configuration.outbox.path)
+        with Inotify() as inotify:
+            inotify.add_watch(awaited.parent, Mask.CLOSE_WRITE)
+            async for event in inotify:
+                if event.name is not None and str(event.name) == awaited.name:
+                    reporter.wake()
+
+    async def _follow_reloads(self, outbox: SqliteOutbox, reporter: Reporter) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            self._manager.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+            try:
+                configuration = self._reread()
+            except BadConfiguration as error:
+                log.error(  # noqa: TRY400 (the operator's mistake, not a defect)
+                    "not reloaded: the configuration is bad, the old one stays in force",
+                    errors=[str(each) for each in error.errors],
+                )
+            else:
+                await self._take(configuration, outbox, reporter)
+            # Whoever reloads may have mended something: every scope is probed at once.
+            for scope in Scope:
+                reporter.hurry(scope)
+            self._manager.notify(READY=1)
+
+    async def _take(self, configuration: Configuration, outbox: SqliteOutbox, reporter: Reporter) -> None:
+        changed = reload.changed_keys(self._configuration, configuration)
+        self._configuration = configuration
+        logs.configure(configuration.log.level, configuration.log.format)
+        outbox.reconciliation = tuning.reconciliation(configuration)
+        outbox.dead_letters_max = configuration.outbox.max_dead_letters
+        await self._learn_policy(outbox)
+        reporter.repace(tuning.pace(configuration))
+        restart = [key for key in changed if key not in reload.TAKEN]
+        log.info("reloaded", changed=list(changed), needs_restart=restart)
+
+    async def _tell_manager(self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter) -> None:
+        """The status line, and the watchdog as long as the loops get on."""
+        interval = watchdog_interval_seconds()
+        before = _pulses(committer, reporter)
+        while True:
+            self._manager.notify(STATUS=await self._status_line(outbox, reporter))
+            await asyncio.sleep(STATUS_SECONDS if interval is None else interval)
+            now = _pulses(committer, reporter)
+            stuck = [name for name in now if now[name].stuck_since(before[name])]
+            before = now
+            if stuck:
+                log.error("stuck: the service manager will start the daemon anew", loops=stuck)
+            elif interval is not None:
+                self._manager.notify(WATCHDOG=1)
+
+    async def _status_line(self, outbox: SqliteOutbox, reporter: Reporter) -> str:
+        totals = await outbox.totals()
+        parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
+        parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
+        if reporter.last_delivered_ms is not None:
+            seconds = (self._clock.now().steady_ms - reporter.last_delivered_ms) // 1000
+            parts.append(f"last delivered {seconds} s ago")
+        parts += [f"held: {hold.scope.value} ({hold.problem.code})" for hold in list(reporter.holds)[:1]]
+        return ", ".join(parts)
+
+
+def _pulses(committer: Committer, reporter: Reporter) -> dict[str, Pulse]:
+    return {
+        "outbox": Pulse(committer.progress, committer.waiting > 0),
+        "reporter": Pulse(reporter.progress, reporter.is_woken),
+    }

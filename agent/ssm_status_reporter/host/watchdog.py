@@ -1,0 +1,34 @@
+"""The watchdog: the service manager is told that the daemon lives only as long as its loops get on.
+
+Rules:
+  * What has nothing to do is alive. What has something to do must get on between two looks.
+  * The event loop needs no look of its own: when it hangs, nobody looks, and nothing is told.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """One loop at one moment: how far it has got, and whether it has something to do."""
+
+    progress: int
+    busy: bool
+
+    def stuck_since(self, before: "Pulse") -> bool:
+        """Whether it had something to do all the while and did not get on."""
+        return before.busy and self.busy and self.progress == before.progress
+
+
+def watchdog_interval_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
+    """How often the service manager wants to be told, halved for safety; None: it does not.
+
+    Source: sd_watchdog_enabled(3). Another process's WATCHDOG_PID means that we are not meant.
+    """
+    timeout_us = environment.get("WATCHDOG_USEC", "")
+    pid = environment.get("WATCHDOG_PID")
+    if not timeout_us.isdecimal() or int(timeout_us) == 0 or (pid is not None and pid != str(os.getpid())):
+        return None
+    return int(timeout_us) / 1_000_000 / 2

@@ -1,0 +1,153 @@
+"""Dead letters, as a command handles them: beside a running daemon or without one.
+
+Rules:
+  * A change is one transaction on the daemon's own file; a running daemon is then woken through a file beside
+    it (`wake_path`), which it watches.
+  * A letter that is tried again never overwrites something newer; the domain decides (`settlement.revived`).
+  * The command does not leave files behind that the daemon's user could not write: it acts as their owner.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ssm_status_reporter.domain.entry import Count, Policy
+from ssm_status_reporter.domain.settlement import revived
+from ssm_status_reporter.domain.time import Now
+from ssm_status_reporter.outbox.database import FILE_MODE, OutboxError, migrations, opened
+from ssm_status_reporter.outbox.snapshot import reader
+from ssm_status_reporter.outbox.tables import FACT_COMPARISON, DeadLetter, Tables
+
+SOURCE = "dead-letters"
+
+
+class Fate(StrEnum):
+    """What became of a letter that was to be tried again."""
+
+    SENT_AGAIN = "will be sent again"
+    NEWER = "not sent: something newer is known of that association"
+    HELD = "not sent: the service holds that status"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A letter and its fate."""
+
+    letter: DeadLetter
+    fate: Fate
+
+
+def wake_path(outbox: Path) -> Path:
+    """The file whose change wakes a running daemon."""
+    return outbox.with_name(outbox.name + ".wake")
+
+
+def letters(outbox: Path) -> list[DeadLetter]:
+    """All dead letters, oldest first. Raises `OutboxError` when the outbox cannot be read."""
+    if not outbox.exists():
+        return []
+    with _reading(outbox) as tables:
+        return tables.dead_letters()
+
+
+def learnt_comparison(outbox: Path) -> str | None:
+    """What the daemon learnt of the service's comparison. Raises as `letters`."""
+    if not outbox.exists():
+        return None
+    with _reading(outbox) as tables:
+        return tables.fact(FACT_COMPARISON)
+
+
+def retry(outbox: Path, ids: Sequence[int], now: Now, policy: Policy) -> list[Tried]:
+    """Put the letters back to be delivered. Unknown ids are passed over: compare with what is returned."""
+    tried = []
+    with _writing(outbox) as tables:
+        for letter_id in ids:
+            letter = tables.dead_letter(letter_id)
+            if letter is None:
+                continue
+            result = revived(tables.entry(letter.association), letter.report, SOURCE, now, policy)
+            tables.store(result.entry)
+            tables.count(result.counts)
+            tables.remove_dead_letter(letter_id)
+            ends = [name for name, change in result.counts if change > 0]
+            if Count.SUPPRESSED_STALE in ends:
+                fate = Fate.NEWER
+            elif Count.SUPPRESSED_UNCHANGED in ends:
+                fate = Fate.HELD
+            else:
+                fate = Fate.SENT_AGAIN
+            tried.append(Tried(letter, fate))
+    _wake(outbox)
+    return tried
+
+
+def discard(outbox: Path, ids: Sequence[int]) -> list[DeadLetter]:
+    """Drop the letters for good. Unknown ids are passed over: compare with what is returned."""
+    dropped = []
+    with _writing(outbox) as tables:
+        for letter_id in ids:
+            letter = tables.dead_letter(letter_id)
+            if letter is None:
+                continue
+            tables.remove_dead_letter(letter_id)
+            entry = tables.entry(letter.association)
+            if entry.dead is not None and entry.dead.report == letter.report:
+                forgotten = entry.without_dead()
+                if forgotten.is_blank:
+                    tables.remove(letter.association)
+                else:
+                    tables.store(forgotten)
+            dropped.append(letter)
+    return dropped
+
+
+@contextmanager
+def _reading(outbox: Path) -> Iterator[Tables]:
+    try:
+        with closing(reader(outbox)) as connection:
+            yield Tables(connection)
+    except sqlite3.Error as error:
+        raise OutboxError(
+            f"{outbox}: cannot be read ({error}): run as root or as a member of the group ssm-status-reporter"
+        ) from error
+
+
+@contextmanager
+def _writing(outbox: Path) -> Iterator[Tables]:
+    if not outbox.exists():
+        raise OutboxError(f"{outbox}: there is no outbox yet, so there are no dead letters")
+    try:
+        with _as_owner(outbox), closing(opened(outbox, migrations())) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            tables = Tables(connection)
+            yield tables
+            tables.flush_counts()
+            connection.execute("COMMIT")
+    except (sqlite3.Error, PermissionError) as error:
+        raise OutboxError(f"{outbox}: cannot be written ({error}): run as root") from error
+
+
+@contextmanager
+def _as_owner(outbox: Path) -> Iterator[None]:
+    """Act as the owner of the file, as root: what SQLite creates beside it must stay the daemon's to write."""
+    if os.geteuid() != 0:
+        yield
+        return
+    owner = outbox.stat()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def _wake(outbox: Path) -> None:
+    with _as_owner(outbox):
+        os.close(os.open(wake_path(outbox), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE))

@@ -1,0 +1,231 @@
+"""A look at the outbox from outside: what ``status`` shows, whether or not the daemon runs.
+
+Rules:
+  * Read-only, one transaction: the figures belong together.
+  * Needs to read the files only, so it works for the group too. While no daemon runs there is no -wal file, and
+    SQLite could not make one for a reader: then the file is opened as immutable.
+  * The shape is the contract's, to the letter; the structs here are that shape.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from ssm_status_reporter.domain.entry import Count, Entry, State
+from ssm_status_reporter.domain.report import Comparison
+from ssm_status_reporter.domain.time import Now
+from ssm_status_reporter.outbox.database import OutboxError
+from ssm_status_reporter.outbox.lock import find_holder
+
+_ENTRY: Final = msgspec.json.Decoder(Entry)
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """Which node this daemon reports for; None until it has found out."""
+
+    instance_id: str | None = None
+    region: str | None = None
+
+
+class DaemonView(msgspec.Struct, frozen=True):
+    """Whether a daemon has the outbox."""
+
+    running: bool
+    pid: int | None
+    started_at: str | None
+
+
+class OutboxView(msgspec.Struct, frozen=True):
+    """How many reports are in which state."""
+
+    pending: int
+    in_flight: int
+    parked: int
+    dead: int
+    oldest_pending_seconds: float
+
+
+class HoldView(msgspec.Struct, frozen=True):
+    """What is shut, and why."""
+
+    scope: str
+    instance_id: str | None
+    document: str | None
+    reason: str
+    since: str
+    next_probe_at: str
+
+
+class AcknowledgedView(msgspec.Struct, frozen=True):
+    """What the service holds."""
+
+    status: str
+    message: str
+    observed_at: str
+    at: str
+
+
+class PendingView(msgspec.Struct, frozen=True):
+    """What is to be delivered."""
+
+    status: str
+    message: str
+    observed_at: str
+
+
+class ErrorView(msgspec.Struct, frozen=True):
+    """The last answer that was no success."""
+
+    code: str
+    message: str
+    request_id: str | None
+    hint: str | None
+    at: str
+
+
+class AssociationView(msgspec.Struct, frozen=True):
+    """One association."""
+
+    instance_id: str
+    document: str
+    state: str
+    acknowledged: AcknowledgedView | None
+    pending: PendingView | None
+    attempts: int
+    next_attempt_at: str | None
+    last_error: ErrorView | None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The whole, as ``status --json`` prints it."""
+
+    node: NodeView
+    daemon: DaemonView
+    outbox: OutboxView
+    holds: list[HoldView]
+    counters: dict[str, int]
+    comparison: str | None
+    """What ``compare: auto`` has learnt; None while it has not."""
+    associations: list[AssociationView]
+
+
+def rfc3339(ms: int) -> str:
+    """Milliseconds since 1970 as RFC 3339, UTC."""
+    moment = datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def snapshot(path: Path, now: Now) -> Snapshot:
+    """What the outbox says now; an outbox that does not exist yet is empty.
+
+    Raises `OutboxError` when it cannot be read.
+    """
+    holder = find_holder(path)
+    daemon = DaemonView(
+        running=holder is not None,
+        pid=None if holder is None else holder.pid,
+        started_at=None if holder is None else rfc3339(holder.started_at_ms),
+    )
+    if not path.exists():
+        return Snapshot(NodeView(), daemon, OutboxView(0, 0, 0, 0, 0.0), [], _counters({}), None, [])
+    try:
+        with closing(reader(path)) as connection:
+            connection.execute("BEGIN")
+            return _read(connection, daemon, now)
+    except PermissionError as error:
+        raise OutboxError(f"{path}: {error.strerror}: run as root or as a member of the group") from error
+    except sqlite3.Error as error:
+        raise OutboxError(
+            f"{path}: cannot be read ({error}): run as root or as a member of the group ssm-status-reporter"
+        ) from error
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection."""
+    uri = f"file:{quote(str(path))}?mode=ro"
+    if not path.with_name(path.name + "-wal").exists():
+        uri += "&immutable=1"
+    return sqlite3.connect(uri, uri=True, isolation_level=None)
+
+
+def _read(connection: sqlite3.Connection, daemon: DaemonView, now: Now) -> Snapshot:
+    execute = connection.execute
+    facts = dict(execute("SELECT name, value FROM fact").fetchall())
+    holds = [
+        HoldView(scope, instance_id or None, document or None, reason, rfc3339(since_ms), rfc3339(next_probe_ms))
+        for scope, instance_id, document, reason, since_ms, next_probe_ms in execute(
+            "SELECT scope, instance_id, document, reason, since_ms, next_probe_ms FROM hold ORDER BY 1, 2, 3"
+        )
+    ]
+    entries = [
+        _ENTRY.decode(text) for (text,) in execute("SELECT entry FROM association ORDER BY instance_id, document")
+    ]
+    (dead,) = execute("SELECT count(*) FROM dead_letter").fetchone()
+    return Snapshot(
+        node=msgspec.json.decode(facts["node"], type=NodeView) if "node" in facts else NodeView(),
+        daemon=daemon,
+        outbox=_totals(entries, dead, now),
+        holds=holds,
+        counters=_counters(dict(execute("SELECT name, value FROM counter").fetchall())),
+        comparison=Comparison(facts["comparison"]).value if "comparison" in facts else None,
+        associations=[_association(entry) for entry in entries],
+    )
+
+
+def _totals(entries: list[Entry], dead: int, now: Now) -> OutboxView:
+    states = [entry.state for entry in entries]
+    waiting = [
+        entry.pending.report.observed_at_ms
+        for entry in entries
+        if entry.pending is not None and entry.state is not State.PARKED
+    ]
+    oldest_ms = max(0, now.wall_ms - min(waiting)) if waiting else 0
+    return OutboxView(
+        pending=states.count(State.PENDING),
+        in_flight=states.count(State.IN_FLIGHT),
+        parked=states.count(State.PARKED),
+        dead=dead,
+        oldest_pending_seconds=oldest_ms / 1000,
+    )
+
+
+def _counters(stored: Mapping[str, int]) -> dict[str, int]:
+    return {count.value: stored.get(count.value, 0) for count in Count}
+
+
+def _association(entry: Entry) -> AssociationView:
+    acknowledged, pending, error = entry.acknowledged, entry.pending, entry.last_error
+    due_ms = entry.due_at_ms
+    return AssociationView(
+        instance_id=entry.association.instance_id,
+        document=entry.association.document,
+        state=entry.state.value,
+        acknowledged=None
+        if acknowledged is None
+        else AcknowledgedView(
+            acknowledged.report.status,
+            acknowledged.report.message,
+            rfc3339(acknowledged.report.observed_at_ms),
+            rfc3339(acknowledged.at_ms),
+        ),
+        pending=None
+        if pending is None
+        else PendingView(pending.report.status, pending.report.message, rfc3339(pending.report.observed_at_ms)),
+        attempts=0 if pending is None else pending.attempts,
+        next_attempt_at=None if due_ms is None else rfc3339(due_ms),
+        last_error=None
+        if error is None
+        else ErrorView(
+            error.problem.code,
+            error.problem.message,
+            error.problem.request_id,
+            error.problem.hint,
+            rfc3339(error.at_ms),
+        ),
+    )

@@ -1,0 +1,130 @@
+"""The results directory: files that runners write, each a result.
+
+Rules (numbers as in ARCHITECTURE.md):
+  1. A file is removed only after the commit: claimed by a rename into ``.taken/``, committed, then unlinked.
+     ``.taken/`` is looked through at every start.
+  5. With ``after_accept: keep`` a file stays, and its sighting is remembered in the commit of its result.
+ 12. Bounded: files in flight, names in memory, refused files kept; meeting a bound waits or scans again.
+  * No debounce and no waiting to fill a batch: what is there now is one commit, and while that commit is under
+    way the next files are read.
+  * A directory that is missing, replaced or gone is said once, and watched for until it is there.
+
+What one file goes through is in ``spool_reader``; what is looked at when, in ``spool_session``.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import Final
+
+import structlog
+
+from ssm_status_reporter.config import AfterAccept
+from ssm_status_reporter.domain.limits import SPOOL_RETRY_MS_MAX, SPOOL_RETRY_MS_MIN
+from ssm_status_reporter.ports import Clock, Intake
+from ssm_status_reporter.sources.seen import KeptFiles
+from ssm_status_reporter.sources.spool import Spool
+from ssm_status_reporter.sources.spool_reader import SOURCE, Settings
+from ssm_status_reporter.sources.spool_session import SpoolSession
+from ssm_status_reporter.sources.spool_watch import SpoolWatch
+
+_TOLD_BY_INOTIFY: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+"""Reasons not to have the directory whose end is an event."""
+_HINTS: Final = {
+    errno.ENOENT: "create it, writable for the group ssm-status-reporter; it will be noticed",
+    errno.ENOTDIR: "put a directory there, writable for the group ssm-status-reporter; it will be noticed",
+    errno.EACCES: "let the group ssm-status-reporter read, write and search it; it will be tried again",
+    errno.EROFS: "make it writable (ReadWritePaths= of the unit); it will be tried again",
+    errno.ENOSPC: "make room on the disk, or raise fs.inotify.max_user_watches; it will be tried again",
+    errno.EMFILE: "raise fs.inotify.max_user_instances or the limit of open files; it will be tried again",
+}
+
+log = structlog.get_logger()
+
+
+class ResultsDirectory:
+    """The source ``results_directory``; implements `ports.Source`."""
+
+    def __init__(self, settings: Settings, clock: Clock, kept: KeptFiles) -> None:
+        self.name = SOURCE
+        self._settings = settings
+        self._clock = clock
+        self._kept = kept
+        self._said: int | None = None
+        self._retry_ms = SPOOL_RETRY_MS_MIN
+
+    async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
+        """Watch and hand in until cancelled. What is claimed and not committed then is met at the next start."""
+        keeps = self._settings.after_accept is AfterAccept.KEEP
+        sightings = dict(await self._kept.known()) if keeps else {}
+        while True:
+            with ExitStack() as stack:
+                watch = None
+                try:
+                    watch = stack.enter_context(SpoolWatch(self._settings.path))
+                    spool = stack.enter_context(closing(self._open(watch)))
+                    session = SpoolSession(
+                        self._settings, self._clock, self._kept, intake, sightings, spool, watch
+                    )
+                    session.recover()
+                except OSError as error:
+                    self._say_unusable(error)
+                    watching()
+                    watching = _said_already
+                    await self._until_changed(watch, error)
+                    continue
+                self._said, self._retry_ms = None, SPOOL_RETRY_MS_MIN
+                log.info("watching the results directory", path=self._settings.path)
+                watching()
+                watching = _said_already
+                await session.serve()
+
+    def _open(self, watch: SpoolWatch) -> Spool:
+        """The directory, watched. Raises OSError when it cannot be used."""
+        path = self._settings.path
+        spool = Spool(path, self._settings.max_file_size_bytes)
+        try:
+            if self._settings.after_accept is AfterAccept.KEEP:
+                watch.watch_departures()
+            else:
+                watch.watch_spool()
+                spool.make_taken()
+                watch.watch_taken()
+            if not spool.is_at(path):  # replaced between the opening and the watch
+                raise FileNotFoundError(errno.ENOENT, "replaced just now", path)
+        except OSError:
+            spool.close()
+            raise
+        return spool
+
+    def _say_unusable(self, error: OSError) -> None:
+        if error.errno == self._said:
+            return
+        self._said = error.errno
+        log.warning(
+            "the results directory cannot be used",
+            path=self._settings.path,
+            error=error.strerror,
+            hint=_HINTS.get(error.errno or 0, "it will be tried again"),
+        )
+
+    async def _until_changed(self, watch: SpoolWatch | None, error: OSError) -> None:
+        """Until something changes on the way to the directory; where no event may tell, also after a while."""
+        waits = []
+        if watch is not None:
+            waits.append(asyncio.ensure_future(watch.displaced()))
+        if watch is None or error.errno not in _TOLD_BY_INOTIFY:
+            retry_at_ms = self._clock.now().steady_ms + self._retry_ms
+            waits.append(asyncio.ensure_future(self._clock.sleep_until(retry_at_ms)))
+            self._retry_ms = min(2 * self._retry_ms, SPOOL_RETRY_MS_MAX)
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _said_already() -> None:
+    """Stands in for ``watching`` after its first call."""

@@ -31,6 +31,8 @@ REGION: Final = "eu-central-1"
 NODE: Final = Association("i-0123456789abcdef0", "Deploy-Web")
 NOW_MS: Final = 1_795_000_000_355
 REPORT: Final = Report("Success", "all steps done", '{"run":1}', NOW_MS - 1000)
+SECRET: Final = "made-up"
+TOKEN: Final = "made-up-token"
 REQUEST_ID: Final = "7a3c1f52-0000-4000-8000-5f0e6a1b2c3d"
 
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -244,11 +246,20 @@ def settings(
     return ClientSettings(REGION, url, profile, ca_bundle, timeout_ms, 4)
 
 
-def write_keys(
-    path: Path, access_key: str, *, secret: str = "made-up", token: str | None = "made-up-token"
-) -> None:
-    """Write a shared credentials file as the SSM Agent does: in place."""
-    lines = ["[default]", f"aws_access_key_id = {access_key}", f"aws_secret_access_key = {secret}"]
-    if token:
-        lines.append(f"aws_session_token = {token}")
-    path.write_text("\n".join(lines) + "\n")
+def write_keys(path: Path, access_key: str, *, profile: str = "default") -> None:
+    """Write a shared credentials file as the SSM Agent does: in place, one write."""
+    write(
+        path,
+        f"[{profile}]\naws_access_key_id = {access_key}\naws_secret_access_key = {SECRET}\n"
+        f"aws_session_token = {TOKEN}\n",
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file in place."""
+    path.write_text(text)
+
+
+def remove(path: Path) -> None:
+    """Delete a file."""
+    path.unlink()

@@ -18,6 +18,7 @@ from ssm_status_reporter.domain.outcome import (
     Outcome,
     Problem,
     Unchanged,
+    Unserved,
     Withheld,
 )
 
@@ -44,6 +45,8 @@ def say_answer(claim: Claim, answer: Answer, entry: Entry, dead_letter_id: int |
             log.info(
                 "the service holds it: no call", **_where(claim), status=report.status, message=report.message
             )
+        case Unserved() if entry.unserved_until_ms > now_ms:
+            log.info("not served by this API: its runs are left alone for an hour", **_where(claim))
         case Held() | HeldNothing() | NotToBeHad():
             log.debug("asked the service what it holds", **_where(claim), answer=type(answer).__name__)
         case _:

@@ -100,6 +100,20 @@ async def test_a_dropped_connection_has_an_effect_or_none(
         assert (emulator.status_of(NODE, DOCUMENT) is not None) == applied
 
 
+async def test_applied_is_what_changed_something() -> None:
+    """The ledger calls applied what changed an association: no question, and nothing refused."""
+    async with Emulator() as emulator, connect(emulator) as client:
+        await client.create_association(InstanceId=NODE, Name=DOCUMENT)
+        await describe(client)
+        await client.list_associations()
+        await update(client)
+        emulator.faults = FaultPlan(rules=(Rule(errors=("lose_reply",)),))
+        with pytest.raises(ConnectionClosedError):
+            await update(client)
+        await client.delete_association(InstanceId=NODE, Name=DOCUMENT)
+        assert [entry.applied for entry in emulator.ledger] == [True, False, False, True, False, True]
+
+
 async def test_a_reset_is_a_reset() -> None:
     """A reset is RST on the wire, an outage is an orderly end."""
     plan = FaultPlan(rules=(Rule(errors=("reset",)),))

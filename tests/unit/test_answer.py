@@ -150,7 +150,7 @@ def test_each_error_leads_where_the_table_says(status: int, code: str, meaning: 
 
 @pytest.mark.parametrize(("status", "code", "meaning"), ROWS, ids=[f"{row[1]}-{row[0]}" for row in ROWS])
 def test_a_question_fails_alike(status: int, code: str, meaning: object) -> None:
-    """DescribeAssociation fails as an update does, but that a denial or a missing operation only ends the asking."""
+    """A question fails as an update does, but that a denial or a missing operation only ends the asking."""
     answer = asked(status, error_body(code))
     if (meaning is Scope.PERMISSION or code == "UnknownOperationException") and status < 500:
         assert isinstance(answer, NotToBeHad)
@@ -197,7 +197,7 @@ def test_a_page_that_is_not_the_services_is_the_proxys(status: int, body: bytes)
 
 
 def test_a_gateways_failure_says_nothing_about_the_service() -> None:
-    """A 504 page of a gateway may hide that the service applied the report; the service's own 500 says it did not."""
+    """A gateway's 504 may hide that the service applied the report; the service's own 500 says it did not."""
     gateway = updated(504, REFUSING_HTML)
     own = updated(500, b"", x_amzn_requestid="id-4")
     assert isinstance(gateway, Unavailable)
@@ -330,8 +330,10 @@ def test_a_held_date_that_is_none_is_no_answer(date: str) -> None:
 
 TOKEN = "IQoJb3JpZ2luX2VjE" + "Aq/+" * 90
 SECRETS = [
-    f"Authorization header requires 'Credential' parameter. Authorization=AWS4-HMAC-SHA256 Credential={TOKEN}/a, "
-    f"SignedHeaders=host;x-amz-date, Signature={'ab' * 32}",
+    (
+        f"Authorization header requires 'Credential' parameter. Authorization=AWS4-HMAC-SHA256 "
+        f"Credential={TOKEN}/a, SignedHeaders=host;x-amz-date, Signature={'ab' * 32}"
+    ),
     f"The Canonical String should have been 'POST\n/\n\nhost:x\nx-amz-security-token:{TOKEN}\n\nhost'",
     f"'{TOKEN}' is no token",
     f'X-Amz-Security-Token: "{TOKEN}"',

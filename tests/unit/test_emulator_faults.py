@@ -113,11 +113,11 @@ def test_rules_go_in_order_latencies_add_and_the_first_fault_wins() -> None:
 
 
 def test_a_bucket_throttles_beyond_its_burst_and_refills_by_its_rate() -> None:
-    """After the burst calls are throttled; half a second at two a second lets one through."""
+    """After the burst calls are throttled; half a second at two a second lets one more through."""
     plan = FaultPlan(rules=(Rule(throttle=Throttle(rate=2, burst=3)),))
     injector = Injector(plan, 0)
-    throttled = [injector.next(UPDATE, now).fault is not None for now in (0, 0, 0, 0, 499, 500, 500, 100, 100)]
-    assert throttled == [False, False, False, True, True, False, True, True, True]
+    throttled = [injector.next(UPDATE, now).fault is not None for now in (0, 0, 0, 0, 499, 500, 500, 100, 600)]
+    assert throttled == [False, False, False, True, True, False, True, True, False]
 
 
 def test_an_outage_is_reckoned_from_the_start_of_the_plan() -> None:

@@ -54,6 +54,13 @@ def update(**changes: Any) -> dict[str, Any]:
             ),
         ),
         (
+            update() | {"InstanceId": "i-éééééééé"},
+            (
+                "1 validation error detected: Value 'i-éééééééé' at 'instanceId' failed to satisfy constraint: "
+                r"Member must satisfy regular expression pattern: (^i-(\w{8}|\w{17})$)|(^mi-\w{17}$)"
+            ),
+        ),
+        (
             {"Name": "x", "InstanceId": None},
             (
                 "3 validation errors detected: Value 'x' at 'name' failed to satisfy constraint: Member must "
@@ -81,6 +88,7 @@ def test_every_broken_constraint_is_told_as_the_service_tells_it(
         (update(Message=[]), "Start of list found where not expected"),
         (update(Message={}), "Start of structure or map found where not expected."),
         (update(Date="2026-11-22T13:23:53Z"), "STRING_VALUE can not be converted to milliseconds since epoch"),
+        (update(Date=True), "TRUE_VALUE can not be converted to milliseconds since epoch"),
         (update(Date=1e300), "NUMBER_VALUE can not be converted to milliseconds since epoch"),
         (update() | {"AssociationStatus": "Success"}, "Unexpected field type"),
         ([], None),

@@ -28,7 +28,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_shipped_files_are_what_the_installed_sdk_says() -> None:
-    """An SDK upgrade that changes a fact we ship is noticed here: run tests/ssm_model_cut.py and look at the difference."""
+    """An SDK upgrade that changes a fact we ship is noticed: run tests/ssm_model_cut.py and read the diff."""
     shipped = {
         str(path.relative_to(DATA)): json.loads(path.read_text("utf-8")) for path in sorted(DATA.rglob("*.json"))
     }
@@ -41,7 +41,7 @@ def test_shipped_files_are_what_the_installed_sdk_says() -> None:
     ids=["plain", "fips", "dualstack"],
 )
 async def test_every_region_has_the_endpoint_that_the_whole_sdk_gives_it(options: dict[str, Any]) -> None:
-    """In every region of every partition, calls go where the uncut SDK would send them, signed for the same region."""
+    """In every region of every partition, calls go where the uncut SDK sends them, signed for the same region."""
     assert len(REGIONS) > 40
     cut, whole = AioSession(), AioSession()
     cut.register_component("data_loader", CutLoader())

@@ -23,7 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "config": "Show the effective configuration, or its JSON Schema.",
     "submit": "Write one result into the results directory.",
     "status": "Show what is acknowledged, pending, parked and dead, and why.",
-    "dead-letters": "List, show, retry or discard what the service refused for good.",
+    "dead-letters": "List, show, send again or drop what was refused for good.",
     "emulator": "Run a local SSM endpoint.",
     "demo": "Watch the daemon do its job against a local endpoint.",
 }

@@ -42,7 +42,7 @@ def _text(path: Path) -> str:
     if len(data) > FILE_BYTES_MAX:
         raise _bad(path, f"larger than {FILE_BYTES_MAX // 1024} KiB", "is this the right file?")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()  # PyYAML passes over a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _bad(path, f"not UTF-8: byte 0x{data[error.start]:02x}", "save it as UTF-8", line) from error

@@ -22,7 +22,7 @@ from ssm_status_reporter.domain.entry import (
     Via,
     at_rest,
 )
-from ssm_status_reporter.domain.failure import failed
+from ssm_status_reporter.domain.failure import failed, not_ours
 from ssm_status_reporter.domain.outcome import (
     Answer,
     Held,
@@ -33,7 +33,7 @@ from ssm_status_reporter.domain.outcome import (
     Unserved,
 )
 from ssm_status_reporter.domain.report import Comparison, Report
-from ssm_status_reporter.domain.result import Writer
+from ssm_status_reporter.domain.result import Served, Writer
 from ssm_status_reporter.domain.time import Now
 
 
@@ -55,6 +55,8 @@ def answered(entry: Entry, claim: Claim, answer: Answer, now: Now, chance: float
         case Unavailable():
             asked = replace(freed, pending=replace(pending, asks=pending.asks + 1))
             return failed(asked, answer, now, chance, policy)
+        case Unserved() if pending.served is Served.ASKED:
+            return not_ours(freed, now)
         case Unserved():
             charged = replace(freed, pending=replace(pending, attempts=pending.attempts + 1))
             return failed(charged, answer, now, chance, policy)

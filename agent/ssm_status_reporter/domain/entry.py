@@ -24,7 +24,7 @@ from ssm_status_reporter.domain.backoff import Backoff
 from ssm_status_reporter.domain.limits import RETRY_AFTER_MS_MAX
 from ssm_status_reporter.domain.outcome import Problem
 from ssm_status_reporter.domain.report import Comparison, Report
-from ssm_status_reporter.domain.result import Writer
+from ssm_status_reporter.domain.result import Served, Writer
 
 
 class Count(StrEnum):
@@ -96,6 +96,7 @@ class Pending:
     source: str
     writer: Writer
     release_at_ms: int
+    served: Served = Served.SUPPOSED
     attempts: int = 0
     """Calls that failed for this report's own sake."""
     asks: int = 0
@@ -152,6 +153,8 @@ class Entry:
     """Failures in a row: the exponent of the backoff."""
     parked_since_ms: int | None = None
     dead: Dead | None = None
+    unserved_until_ms: int = 0
+    """Until then the service's word holds that this association is none of its own."""
     last_error: LastError | None = None
 
     @property

@@ -20,7 +20,7 @@ from ssm_status_reporter.domain.entry import (
     Settled,
     pending_of,
 )
-from ssm_status_reporter.domain.limits import BUSY_BACKOFF_MS_MAX, PARKED_JITTER_SHARE
+from ssm_status_reporter.domain.limits import BUSY_BACKOFF_MS_MAX, PARKED_JITTER_SHARE, UNSERVED_MS
 from ssm_status_reporter.domain.outcome import (
     Busy,
     Failure,
@@ -54,6 +54,12 @@ def failed(entry: Entry, failure: Failure, now: Now, chance: float, policy: Poli
             return _dead(entry, problem, Cause.REFUSED, now)
         case Withheld(until_ms=until_ms):
             return Settled(entry if until_ms is None else replace(entry, retry_at_ms=until_ms))
+
+
+def not_ours(entry: Entry, now: Now) -> Settled:
+    """The service does not serve the association: what was taken for a result was none."""
+    forgotten = replace(entry, pending=None, unserved_until_ms=now.steady_ms + UNSERVED_MS)
+    return Settled(forgotten, ((Count.RECEIVED, -1), (Count.REFUSED, 1)))
 
 
 def _retried(entry: Entry, now: Now, delay_ms: int) -> Settled:

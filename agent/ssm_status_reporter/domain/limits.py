@@ -24,6 +24,8 @@ PERMISSION_DENIALS_IN_A_ROW: Final = 3
 """So many distinct associations denied in a row hold the permission for all."""
 ASKS_UNANSWERED_MAX: Final = 20
 """After so many server errors to DescribeAssociation a report goes out without an answer."""
+UNSERVED_MS: Final = 60 * 60 * 1000
+"""For so long the service's word that it does not serve an association is believed."""
 RETRY_AFTER_MS_MAX: Final = 60 * 60 * 1000
 """A Retry-After hint beyond this is taken as this."""
 BUSY_BACKOFF_MS_MAX: Final = 10 * 1000

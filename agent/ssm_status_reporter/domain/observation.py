@@ -6,6 +6,7 @@ Rules (numbers as in ARCHITECTURE.md):
   4. News is scheduled by the debounce.
   5. What was observed before the latest observation known is stale. At equal times the later arrival wins.
      A date in the future, stored here, is no evidence; one too far ahead that comes in is taken as now.
+  8. What the service said it does not serve is no result of ours, for as long as its word is believed.
 """
 
 from dataclasses import dataclass, replace
@@ -13,10 +14,10 @@ from enum import StrEnum
 
 from ssm_status_reporter.domain.debounce import schedule
 from ssm_status_reporter.domain.entry import Cause, Count, Counts, Dead, Entry, Pending, Policy, Step
-from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX
+from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
 from ssm_status_reporter.domain.report import Report
-from ssm_status_reporter.domain.result import Result
-from ssm_status_reporter.domain.time import Now
+from ssm_status_reporter.domain.result import Result, Served
+from ssm_status_reporter.domain.time import Now, brought_back
 
 
 class Finding(StrEnum):
@@ -25,6 +26,7 @@ class Finding(StrEnum):
     NEWS = "news"
     UNCHANGED = "unchanged"
     STALE = "stale"
+    UNSERVED = "unserved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Observed:
 
 def observed(entry: Entry, result: Result, now: Now, policy: Policy) -> Observed:
     """What a result makes of its association's entry."""
+    if result.served is Served.ASKED and now.steady_ms < brought_back(entry.unserved_until_ms, now, UNSERVED_MS):
+        return Observed(entry, Finding.UNSERVED, ((Count.REFUSED, 1),))
     report = _dated(result.report, now)
     if _is_stale(entry, report, now):
         return Observed(entry, Finding.STALE, ((Count.RECEIVED, 1), (Count.SUPPRESSED_STALE, 1)))
@@ -103,7 +107,7 @@ def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy
     entry = replace(
         entry,
         version=entry.version + 1,
-        pending=Pending(report, result.source, result.writer, when.release_at_ms),
+        pending=Pending(report, result.source, result.writer, when.release_at_ms, result.served),
         window_end_ms=when.window_end_ms,
         # A new report is given its own time to be served, but not an attempt of its own: the backoff stays.
         parked_since_ms=None if entry.parked_since_ms is None else now.steady_ms,

@@ -26,6 +26,15 @@ class Edge(StrEnum):
     """Never at once: its date is only its arrival, and it may have arrived before (a redelivery)."""
 
 
+class Served(StrEnum):
+    """Whether the association is known to be one that this API serves."""
+
+    SUPPOSED = "supposed"
+    """Whoever handed it in says so: it is parked until the service knows it."""
+    ASKED = "asked"
+    """Only the service knows: when it does not, the result is none of ours, and so are those of the next hour."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """One association run's result, ready for the outbox."""
@@ -35,6 +44,7 @@ class Result:
     source: str
     writer: Writer = Writer.SOLE
     edge: Edge = Edge.LEADING
+    served: Served = Served.SUPPOSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from ssm_status_reporter.domain.entry import (
     at_rest,
     pending_of,
 )
-from ssm_status_reporter.domain.failure import failed
+from ssm_status_reporter.domain.failure import failed, not_ours
 from ssm_status_reporter.domain.outcome import (
     Busy,
     Delivered,
@@ -40,7 +40,7 @@ from ssm_status_reporter.domain.outcome import (
     Withheld,
 )
 from ssm_status_reporter.domain.report import Report
-from ssm_status_reporter.domain.result import Writer
+from ssm_status_reporter.domain.result import Served, Writer
 from ssm_status_reporter.domain.time import Now, brought_back
 
 
@@ -54,6 +54,8 @@ def settled(entry: Entry, claim: Claim, outcome: Outcome, now: Now, chance: floa
             result = _acknowledged(freed, claim, Via.ALREADY_HELD, now, policy)
         case _ if entry.version != claim.version:
             result = _superseded(_doubted(freed, outcome), outcome, now, chance, policy)
+        case Unserved() if pending_of(freed).served is Served.ASKED:
+            result = not_ours(freed, now)
         case _:
             doubted = _doubted(freed, outcome)
             result = failed(_charged(doubted, outcome), outcome, now, chance, policy)

@@ -75,7 +75,7 @@ def read_signature(headers: Mapping[str, str], now: datetime) -> Signature:
             f"Signature expired: {_basic(signed_at)} is now earlier than {_basic(now - SKEW_MAX)} "
             f"({_basic(now)} - 5 min.)"
         )
-    if False:
+    if signed_at > now + SKEW_MAX:
         raise _wrong(
             f"Signature not yet current: {_basic(signed_at)} is still later than {_basic(now + SKEW_MAX)} "
             f"({_basic(now)} + 5 min.)"

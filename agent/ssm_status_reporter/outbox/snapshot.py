@@ -163,9 +163,8 @@ def _read(connection: sqlite3.Connection, daemon: DaemonView, now: Now) -> Snaps
             "SELECT scope, instance_id, document, reason, since_ms, next_probe_ms FROM hold ORDER BY 1, 2, 3"
         )
     ]
-    entries = [
-        _ENTRY.decode(text) for (text,) in execute("SELECT entry FROM association ORDER BY instance_id, document")
-    ]
+    rows = execute("SELECT entry FROM association ORDER BY instance_id, document")
+    entries = [entry for (text,) in rows if not (entry := _ENTRY.decode(text)).is_blank]
     (dead,) = execute("SELECT count(*) FROM dead_letter").fetchone()
     return Snapshot(
         node=msgspec.json.decode(facts["node"], type=NodeView) if "node" in facts else NodeView(),

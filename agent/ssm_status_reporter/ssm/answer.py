@@ -102,14 +102,19 @@ def describe_answer(reply: Reply, association: Association) -> Answer:
         held = held_status(reply)
         return held or Unavailable(_no_description(reply), Effect.NONE, retry_after_ms(reply))
     error = service_error(reply)
-    meaning = MEANINGS.get(error.code or "")
-    if reply.status == NOT_IMPLEMENTED:
-        meaning = Meaning.NOT_OFFERED
-    elif reply.status >= SERVER_ERROR:
-        meaning = None
-    if meaning in (Meaning.PERMISSION, Meaning.NOT_OFFERED):
-        return NotToBeHad(_problem(reply, error, hint(meaning, Operation.DESCRIBE, association)))
+    ending = _ends_the_asking(reply, error)
+    if ending is not None:
+        return NotToBeHad(_problem(reply, error, hint(ending, Operation.DESCRIBE, association)))
     return _failure(reply, error, Operation.DESCRIBE, association)
+
+
+def _ends_the_asking(reply: Reply, error: ServiceError) -> Meaning | None:
+    """Why asking on would be in vain, or None: any other failure passes."""
+    if reply.status == NOT_IMPLEMENTED:
+        return Meaning.NOT_OFFERED
+    meaning = MEANINGS.get(error.code or "")
+    denied = meaning in (Meaning.PERMISSION, Meaning.NOT_OFFERED) and reply.status < SERVER_ERROR
+    return meaning if denied else None
 
 
 def broken_off(kind: Break, detail: str, operation: Operation) -> Unreachable | Unavailable:

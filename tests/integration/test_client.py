@@ -304,6 +304,14 @@ class TestClock:
             # With the correction, without it, with it once more on a clock that is right, and never again.
             assert dates == ["20261118T113640Z", "20261118T110640Z", "20261118T103640Z", "20261118T110640Z"]
 
+    async def test_clocks_that_agree_are_not_corrected(self) -> None:
+        """A call that was refused for its age alone (it was held up on the way) does not bend the clock."""
+        clock = SetClock(NOW_MS - MINUTE_MS // 2)
+        async with service(error("RequestExpired")) as ssm, SsmClient(settings(ssm.url), clock) as client:
+            for _ in range(2):
+                await client.update(NODE, REPORT)
+            assert len({request.headers["x-amz-date"] for request in ssm.requests}) == 1
+
     async def test_a_refusal_without_a_date_corrects_nothing(self) -> None:
         """Where the service's time is unknown the clock hold stands and nothing is guessed."""
         refusal = error("RequestExpired", date_ms=None)
@@ -448,26 +456,29 @@ class TestCredentials:
             assert not any(word in str(logs) for word in ("ASIA", "made-up", "half"))
 
 
+ROLE_SCRIPTS = (
+    answer(200, b"imds-token"),
+    answer(200, b"the-role"),
+    answer(
+        200,
+        b'{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"ASIAROLE","SecretAccessKey":"made-up",'
+        b'"Token":"role-token","Expiration":"2100-01-01T00:00:00Z"}',
+    ),
+)
+
+
 class TestInstanceRole:
     """IMDSv2, by the SDK's own chain."""
-
-    @pytest.fixture(autouse=True)
-    def _no_file(self, credentials_file: Path) -> None:
-        remove(credentials_file)
 
     @staticmethod
     def point_to(metadata: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
 
-    async def test_keys_of_the_role_sign(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_keys_of_the_role_sign(self, monkeypatch: pytest.MonkeyPatch, credentials_file: Path) -> None:
         """On an EC2 instance the role's keys are used, and their expiry is known to who asks."""
-        keys = (
-            b'{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"ASIAROLE","SecretAccessKey":"made-up",'
-            b'"Token":"role-token","Expiration":"2100-01-01T00:00:00Z"}'
-        )
-        metadata_scripts = (answer(200, b"imds-token"), answer(200, b"the-role"), answer(200, keys))
-        async with service(*metadata_scripts) as metadata, service(described()) as ssm:
+        remove(credentials_file)
+        async with service(*ROLE_SCRIPTS) as metadata, service(described()) as ssm:
             self.point_to(metadata, monkeypatch)
             async with SsmClient(settings(ssm.url), SetClock()) as client:
                 assert isinstance(await client.update(NODE, REPORT), Delivered)
@@ -476,8 +487,11 @@ class TestInstanceRole:
             assert metadata.requests[1].headers["x-aws-ec2-metadata-token"] == "imds-token"
             assert (origin.method, origin.expires_at_ms) == ("iam-role", 4_102_444_800_000)
 
-    async def test_a_metadata_service_that_hangs_holds_up_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_metadata_service_that_hangs_holds_up_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, credentials_file: Path
+    ) -> None:
         """While the metadata service does not answer, the event loop runs and the call ends within its timeout."""
+        remove(credentials_file)
         async with service(hang) as metadata:
             self.point_to(metadata, monkeypatch)
             async with SsmClient(settings("http://127.0.0.1:1", timeout_ms=400), SetClock()) as client:
@@ -490,3 +504,18 @@ class TestInstanceRole:
         assert isinstance(outcome, Withheld)
         assert (outcome.scope, outcome.problem.code) == (Scope.CREDENTIALS, "CredentialsTimeout")
         assert turns > 10
+
+    async def test_an_empty_file_does_not_make_the_daemon_another(
+        self, monkeypatch: pytest.MonkeyPatch, credentials_file: Path
+    ) -> None:
+        """While the shared file is being rewritten the instance's role does not step in; when it is gone, it does."""
+        async with service(*ROLE_SCRIPTS) as metadata, service(described()) as ssm:
+            self.point_to(metadata, monkeypatch)
+            async with SsmClient(settings(ssm.url), SetClock()) as client:
+                await client.update(NODE, REPORT)
+                write(credentials_file, "")
+                await client.update(NODE, REPORT)
+                remove(credentials_file)
+                metadata.scripts[:] = ROLE_SCRIPTS
+                await client.update(NODE, REPORT)
+            assert [request.access_key for request in ssm.requests] == ["ASIAFIRST", "ASIAFIRST", "ASIAROLE"]

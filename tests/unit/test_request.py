@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.model import ServiceModel
 from botocore.serialize import create_serializer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssm_status_reporter.domain.report import Report
@@ -53,6 +53,7 @@ def test_a_question_names_node_and_document() -> None:
     }
 
 
+@example(1_001)  # 1.001 s is 1000.9999999999999 ms
 @given(st.integers(min_value=-62_135_596_800_000, max_value=253_402_300_799_999))
 def test_no_millisecond_is_lost(observed_at_ms: int) -> None:
     """The date that comes back from the service is, to the millisecond, the date that was sent."""

@@ -102,10 +102,9 @@ def test_what_is_not_remembered_is_found_by_a_scan(monkeypatch: pytest.MonkeyPat
     queue = SpoolQueue()
     other = Spot(Place.SPOOL, "y.json")
     queue.add(NEW)
-    assert not queue.forgot
-    queue.add(other)
-    assert queue.forgot
     queue.settled(NEW, TORN, 0)
-    assert not queue.crowded
+    assert (queue.forgot, queue.crowded) == (False, False)
+    queue.add(other)
+    assert (queue.forgot, queue.crowded) == (True, False)
     queue.settled(other, TORN, 0)
-    assert queue.crowded
+    assert (queue.forgot, queue.crowded) == (True, True)

@@ -28,10 +28,13 @@ _WRITTEN: Final = int(Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.
 _CREATED: Final = int(Mask.CREATE)
 _OVERFLOW: Final = int(Mask.Q_OVERFLOW)
 
-_ON_THE_WAY: Final = Mask.CREATE | Mask.MOVED_TO | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
-_IN_TAKEN: Final = Mask.CLOSE_WRITE | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
-_IN_SPOOL: Final = _ON_THE_WAY | Mask.CLOSE_WRITE
-_DEPARTURES: Final = Mask.MOVED_FROM | Mask.DELETE
+_SELF: Final = Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
+_ARRIVALS: Final = Mask.CREATE | Mask.MOVED_TO
+_DEPARTURES: Final = Mask.DELETE | Mask.MOVED_FROM
+# A directory that is held open reports its own removal only when it is closed; its parent does so at once.
+_ON_THE_WAY: Final = _SELF | _ARRIVALS | _DEPARTURES
+_IN_TAKEN: Final = _SELF | Mask.CLOSE_WRITE
+_IN_SPOOL: Final = _SELF | _ARRIVALS | Mask.CLOSE_WRITE
 
 
 @dataclass(slots=True)

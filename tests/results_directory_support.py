@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import shutil
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from ssm_status_reporter.config import AfterAccept
@@ -19,6 +21,7 @@ from ssm_status_reporter.sources.spool_reader import Settings
 
 NODE = "i-0123456789abcdef0"
 WAIT_SECONDS_MAX = 10.0
+NOBODY = 65534
 
 
 class RecordingIntake:
@@ -150,3 +153,21 @@ def lying_in(directory: Path) -> list[str]:
 def taken(directory: Path) -> list[str]:
     """What is claimed."""
     return sorted(path.name for path in (directory / ".taken").iterdir())
+
+
+@contextmanager
+def unprivileged() -> Iterator[Path]:
+    """A directory of its own for a process that may not read everything; root becomes nobody meanwhile."""
+    directory = Path(tempfile.mkdtemp(prefix="spool-of-nobody-"))  # pytest's own may be closed to nobody
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.chown(directory, NOBODY, NOBODY)
+            os.setegid(NOBODY)
+            os.seteuid(NOBODY)
+        yield directory
+    finally:
+        if root:
+            os.seteuid(0)
+            os.setegid(0)
+        shutil.rmtree(directory)

@@ -157,12 +157,10 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(tls: ssl.SSL
 
 async def test_a_bundle_of_ones_own_is_trusted(tls: ssl.SSLContext, certificate: Path) -> None:
     """With aws.ca_bundle the same endpoint is used."""
-    trusting = {"ca_bundle": certificate}
-    async with (
-        service(described(), tls=tls) as ssm,
-        SsmClient(settings(ssm.url, **trusting), SetClock()) as client,
-    ):
+    async with service(described(), tls=tls) as ssm:
+        client = SsmClient(settings(ssm.url, ca_bundle=certificate), SetClock())
         assert isinstance(await client.update(NODE, REPORT), Delivered)
+        await client.close()
 
 
 async def test_a_missing_bundle_is_said(tls: ssl.SSLContext, tmp_path: Path) -> None:
@@ -267,6 +265,19 @@ async def test_cancellation_passes() -> None:
             await call
 
 
+async def test_closing_ends_what_is_under_way() -> None:
+    """A client closed in mid-call ends that call as one whose connection was lost, and can be used again."""
+    async with service(hang, described()) as ssm, SsmClient(settings(ssm.url), SetClock()) as client:
+        call = asyncio.create_task(client.update(NODE, REPORT))
+        await ssm.wait_for_requests(1)
+        await client.close()
+        async with asyncio.timeout(3):
+            outcome = await call
+        assert isinstance(outcome, Unavailable)
+        assert outcome.effect is Effect.POSSIBLE
+        assert isinstance(await client.update(NODE, REPORT), Delivered)
+
+
 class TestClock:
     """The signature's time."""
 
@@ -274,7 +285,8 @@ class TestClock:
         """Ten minutes off, the first call is withheld, the next signed with the service's time; said once."""
         clock = SetClock(NOW_MS - 10 * MINUTE_MS)
         expired = error("InvalidSignatureException", "Signature expired: 1 is now earlier than 2", status=403)
-        async with service(expired, described()) as ssm, SsmClient(settings(ssm.url), clock) as client:
+        later = described(date_ms=NOW_MS + MINUTE_MS // 2)
+        async with service(expired, described(), later) as ssm, SsmClient(settings(ssm.url), clock) as client:
             with capture_logs() as logs:
                 outcome = await client.update(NODE, REPORT)
                 assert isinstance(outcome, Withheld)
@@ -286,7 +298,7 @@ class TestClock:
             assert ssm.requests[1].signed_by("ASIAFIRST", SECRET, TOKEN)
             corrected = [line["skew_seconds"] for line in logs if line["event"] == "clock skew corrected"]
             assert corrected == [600]
-            assert client.measured_skew_ms() == pytest.approx(10 * MINUTE_MS, abs=1000)
+            assert client.measured_skew_ms() == pytest.approx(10.5 * MINUTE_MS, abs=1000)
 
     async def test_a_clock_put_right_needs_no_correction_any_more(self) -> None:
         """Once the local clock is right the next reply shows it, and calls are signed with it again."""
@@ -301,7 +313,8 @@ class TestClock:
             await client.update(NODE, REPORT)
             await client.update(NODE, REPORT)
             dates = [request.headers["x-amz-date"] for request in ssm.requests]
-            # With the correction, without it, with it once more on a clock that is right, and never again.
+            assert client._correction_ms == 0
+            # Refused; corrected; still corrected, on a clock that is right; and not any more.
             assert dates == ["20261118T113640Z", "20261118T110640Z", "20261118T103640Z", "20261118T110640Z"]
 
     async def test_clocks_that_agree_are_not_corrected(self) -> None:
@@ -508,7 +521,7 @@ class TestInstanceRole:
     async def test_an_empty_file_does_not_make_the_daemon_another(
         self, monkeypatch: pytest.MonkeyPatch, credentials_file: Path
     ) -> None:
-        """While the shared file is being rewritten the instance's role does not step in; when it is gone, it does."""
+        """While the shared file is rewritten the instance's role does not step in; when it is gone, it does."""
         async with service(*ROLE_SCRIPTS) as metadata, service(described()) as ssm:
             self.point_to(metadata, monkeypatch)
             async with SsmClient(settings(ssm.url), SetClock()) as client:

@@ -21,10 +21,11 @@ from results_directory_support import (
     result_bytes,
     running,
     taken,
+    unprivileged,
     until,
 )
 from ssm_status_reporter.config import AfterAccept
-from ssm_status_reporter.domain.limits import RESULTS_IN_FLIGHT_MAX, UNDECODABLE_SETTLE_MS
+from ssm_status_reporter.domain.limits import RESULTS_IN_FLIGHT_MAX, SPOOL_RETRY_MS_MAX, UNDECODABLE_SETTLE_MS
 from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.sources import spool_session
@@ -112,7 +113,7 @@ async def test_other_names_are_left_alone(spool: Path, intake: RecordingIntake) 
         drop(spool, "run.json", result_bytes())
         await intake.until(lambda: len(intake.results) == 1)
     assert intake.refused == 0
-    assert set(os.listdir(spool)) == {*names, ".taken"}
+    assert all((spool / name).exists() for name in names)
 
 
 async def test_the_date_of_a_result_without_one_is_the_mtime(spool: Path, intake: RecordingIntake) -> None:
@@ -410,6 +411,69 @@ async def test_what_cannot_be_moved_stays_and_is_said_once(spool: Path, intake: 
     assert intake.refused == 1
     (line,) = [line for line in lines if line["event"] == "result refused"]
     assert line["stays"].startswith("cannot be moved")
+
+
+async def test_a_file_that_may_not_be_read_is_refused_with_the_remedy() -> None:
+    """A 0600 file of somebody else: the reason says which group must be let in; a chmod in time saves it."""
+    clock = TurnedClock()
+    intake = RecordingIntake()
+    with unprivileged() as spool:
+        async with running(spool, intake, clock):
+            for name in ("late.json", "never.json"):
+                drop(spool, name, result_bytes(name)).chmod(0)
+            await clock.asleep.wait()
+            (spool / "late.json").chmod(0o640)
+            clock.turn(UNDECODABLE_SETTLE_MS)
+            await intake.until(lambda: intake.refused == 1 and len(intake.results) == 1)
+        assert intake.messages() == ["late.json"]
+        assert lying_in(spool / "rejected") == ["never.json", "never.json.error"]
+        assert "group ssm-status-reporter" in (spool / "rejected" / "never.json.error").read_text()
+
+
+async def test_what_cannot_be_claimed_is_tried_again() -> None:
+    """A directory that is not writable: said once, nothing lost, and taken up when it is writable again."""
+    clock = TurnedClock()
+    intake = RecordingIntake()
+    with unprivileged() as spool, capture_logs() as lines:
+        async with running(spool, intake, clock):
+            drop(spool, "good.json", result_bytes())
+            await intake.until(lambda: len(intake.results) == 1)
+            await until(lambda: taken(spool) == [])
+            for name in ("a.json", "b.json"):
+                (spool / f".{name}").write_bytes(result_bytes(name))
+                (spool / f".{name}").rename(spool / name)
+            spool.chmod(0o500)  # before the loop had its turn
+            await clock.asleep.wait()
+            for _ in range(3):
+                clock.turn(SPOOL_RETRY_MS_MAX)
+                clock.asleep.clear()
+                await clock.asleep.wait()
+            assert lying_in(spool) == ["a.json", "b.json"]
+            spool.chmod(0o700)
+            clock.turn(SPOOL_RETRY_MS_MAX)
+            await intake.until(lambda: len(intake.results) == 3)
+    assert intake.refused == 0
+    assert len([line for line in lines if "cannot be taken now" in line["event"]]) == 1
+
+
+async def test_a_directory_that_may_not_be_entered_is_tried_again() -> None:
+    """Said once with what to do, and taken up when its permissions are mended."""
+    clock = TurnedClock()
+    intake = RecordingIntake()
+    with unprivileged() as parent, capture_logs() as lines:
+        spool = parent / "spool"
+        spool.mkdir()
+        drop(spool, "run.json", result_bytes())
+        spool.chmod(0)
+        async with running(spool, intake, clock):
+            await clock.asleep.wait()
+            clock.turn(SPOOL_RETRY_MS_MAX)
+            await clock.asleep.wait()
+            spool.chmod(0o700)
+            clock.turn(SPOOL_RETRY_MS_MAX)
+            await intake.until(lambda: len(intake.results) == 1)
+    (line,) = [line for line in lines if line["event"] == "the results directory cannot be used"]
+    assert "ssm-status-reporter" in line["hint"]
 
 
 # The directory itself.

@@ -2,7 +2,8 @@
 
 Rules (numbers as in ARCHITECTURE.md):
   2. The answer is dropped when the entry changed while the question was out.
-  5. What the service holds with a newer or equal date makes ours stale, unless it is what we knew before.
+  5. What the service holds with a newer or equal date makes ours stale, unless it is what we knew before, or
+     sent ourselves: of two reports with equal dates the later arrival wins.
   6. The service is the truth: what it holds is adopted. Ours goes out again only if it is newer, or if the
      service holds none.
   8. What it holds already, by our comparison, is acknowledged without a call.
@@ -78,9 +79,7 @@ def learnt(claim: Claim, entry: Entry, held: Report) -> bool:
 def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Policy) -> Settled:
     """The service holds a status and ours is pending: which of the two stands?"""
     same = pending.report.same_as(held, policy.comparison)
-    old = entry.acknowledged
-    known_before = old is not None and old.report.same_as(held, Comparison.STATUS_AND_MESSAGE)
-    newer = pending.report.observed_at_ms <= held.observed_at_ms <= now.wall_ms and not known_before
+    newer = pending.report.observed_at_ms <= held.observed_at_ms <= now.wall_ms and not _is_known(entry, held)
     if not same and not newer:
         adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), unsure=False)
         return sending_next(adopted, pending, policy)
@@ -94,6 +93,17 @@ def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Pol
     return Settled(rested, ((Count.SUPPRESSED_STALE, 1),))
 
 
+def _is_known(entry: Entry, held: Report) -> bool:
+    """Whether it is what we knew the service to hold, or sent there: ours came later, whatever its date."""
+    known = (None if entry.acknowledged is None else entry.acknowledged.report, entry.sent)
+    return any(
+        report is not None
+        and report.same_as(held, Comparison.STATUS_AND_MESSAGE)
+        and held.observed_at_ms <= report.observed_at_ms
+        for report in known
+    )
+
+
 def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled:
     """Nothing is pending: does the service hold what we think it does?"""
     ours = entry.acknowledged
@@ -101,7 +111,9 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
         return Settled(entry)
     match answer:
         case Held(held) if held.same_as(ours.report, policy.comparison):
-            return Settled(replace(entry, acknowledged=replace(ours, at_ms=now.wall_ms), unsure=False))
+            latest_ms = _newest(entry.latest_ms, held.observed_at_ms, now)
+            still = replace(ours, at_ms=now.wall_ms)
+            return Settled(replace(entry, acknowledged=still, latest_ms=latest_ms, unsure=False))
         case Held(held) if (
             ours.via is Via.ADOPTED or ours.report.observed_at_ms <= held.observed_at_ms <= now.wall_ms
         ):

@@ -44,7 +44,12 @@ def sending(entry: Entry, pending: Pending, policy: Policy) -> tuple[Entry, Clai
         and old.report.message != pending.report.message
     )
     claim = Claim(entry.association, entry.version, Step.SEND, pending.report, confirm)
-    flying = replace(entry, pending=replace(pending, tried=True), flight=Flight(Step.SEND, entry.version))
+    flying = replace(
+        entry,
+        pending=replace(pending, tried=True),
+        flight=Flight(Step.SEND, entry.version),
+        sent=pending.report,
+    )
     return flying, claim
 
 

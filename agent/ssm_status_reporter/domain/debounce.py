@@ -3,7 +3,8 @@
 Rules:
   * A change opens a window. A change within a window waits for its end, and that end opens the next one:
     two reports of one association are never released less than a window apart.
-  * While a change waits, later ones take its place and its time: waiting is never prolonged.
+  * While a change waits, later ones take its place and its time: waiting is never prolonged, not even when its
+    time has come and it could not go out yet.
   * Both deadlines are stored with the entry, so a crash within the window forgets nothing.
 """
 
@@ -24,11 +25,13 @@ class Schedule:
 def schedule(window_end_ms: int, waiting_until_ms: int | None, edge: Edge, now: Now, window_ms: int) -> Schedule:
     """When the change that just came may go out.
 
-    ``waiting_until_ms`` is the release time of the report it replaces, None when it replaces none.
+    ``waiting_until_ms`` is the release time of the report it replaces; None when it replaces none.
     """
     end_ms = brought_back(window_end_ms, now, 2 * window_ms)
     if waiting_until_ms is not None and waiting_until_ms > now.steady_ms:
         return Schedule(brought_back(waiting_until_ms, now, window_ms), end_ms)
+    if waiting_until_ms is not None and edge is Edge.LEADING:
+        return Schedule(waiting_until_ms, max(end_ms, now.steady_ms + window_ms))
     if now.steady_ms < end_ms:
         return Schedule(end_ms, end_ms + window_ms)
     if edge is Edge.TRAILING:

@@ -145,6 +145,8 @@ class Entry:
     unsure: bool = False
     """A report may have reached the service since ``acknowledged`` was learnt."""
     pending: Pending | None = None
+    sent: Report | None = None
+    """What last went out since the service answered for this association: if it holds that, it is ours."""
     flight: Flight | None = None
     window_end_ms: int = 0
     retry_at_ms: int = 0
@@ -246,5 +248,13 @@ def pending_of(entry: Entry) -> Pending:
 def at_rest(entry: Entry) -> Entry:
     """The service answered for this association: nothing is in doubt, no backoff remains."""
     return replace(
-        entry, unsure=False, failures=0, retry_at_ms=0, parked_since_ms=None, dead=None, last_error=None
+        entry,
+        unsure=False,
+        sent=None,
+        failures=0,
+        retry_at_ms=0,
+        parked_since_ms=None,
+        dead=None,
+        unserved_until_ms=0,
+        last_error=None,
     )

@@ -67,3 +67,13 @@ SPOOL_RETRY_MS_MAX: Final = 60 * 1000
 # Stopping.
 STOP_SECONDS_MAX: Final = 10.0
 """Calls in flight get so long to finish at SIGTERM."""
+
+# The SSM Agent's runs.
+AGENT_RUNS_HELD_MAX: Final = 256
+"""State files held open until their run is over; beyond it the one held longest is let go, and met again when written."""
+AGENT_STATE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A state file beyond this is not read."""
+AGENT_RESULTS_WAITING_MAX: Final = 1024
+"""Results of the agent's runs that wait for the outbox; beyond it the oldest goes."""
+AGENT_STOP_SECONDS_MAX: Final = 2.0
+"""Results at hand get so long to be committed at SIGTERM: their files may be gone."""

@@ -46,7 +46,7 @@ def observed(entry: Entry, result: Result, now: Now, policy: Policy) -> Observed
     if _is_stale(entry, report, now):
         return Observed(entry, Finding.STALE, ((Count.RECEIVED, 1), (Count.SUPPRESSED_STALE, 1)))
     entry = replace(entry, latest_ms=report.observed_at_ms)
-    unchanged = _if_unchanged(entry, report, now, policy)
+    unchanged = _if_unchanged(entry, result.served, report, now, policy)
     if unchanged is not None:
         return unchanged
     return _news(entry, result, report, now, policy)
@@ -64,12 +64,14 @@ def _is_stale(entry: Entry, report: Report, now: Now) -> bool:
     return report.observed_at_ms < entry.latest_ms
 
 
-def _if_unchanged(entry: Entry, report: Report, now: Now, policy: Policy) -> Observed | None:
+def _if_unchanged(entry: Entry, served: Served, report: Report, now: Now, policy: Policy) -> Observed | None:
     counts: Counts = ((Count.RECEIVED, 1), (Count.SUPPRESSED_UNCHANGED, 1))
     pending = entry.pending
     if pending is not None and pending.report.same_as(report, policy.comparison):
-        # The newer date goes along: it is what tells ours from another writer's.
-        later = replace(entry, pending=replace(pending, report=report))
+        # The newer date goes along: it is what tells ours from another writer's. So does the word of whoever says
+        # that the association is one of ours.
+        known = served if served is Served.SUPPOSED else pending.served
+        later = replace(entry, pending=replace(pending, report=report, served=known))
         return Observed(later, Finding.UNCHANGED, counts)
     if pending is None and entry.dead is not None and _still_dead(entry.dead, report, now, policy):
         return Observed(entry, Finding.UNCHANGED, counts)
@@ -81,14 +83,15 @@ def _if_unchanged(entry: Entry, report: Report, now: Now, policy: Policy) -> Obs
     if pending.tried or (entry.flight is not None and entry.flight.step is Step.SEND):
         return None
     # A → B → A, and B never went out.
-    settled = replace(entry, pending=None, version=entry.version + 1)
+    settled = replace(entry, pending=None, version=entry.version + 1, parked_since_ms=None)
     return Observed(settled, Finding.UNCHANGED, (*counts, (Count.COALESCED, 1)))
 
 
 def _still_dead(dead: Dead, report: Report, now: Now, policy: Policy) -> bool:
     if not dead.report.same_as(report, policy.comparison):
         return False
-    return dead.cause is Cause.REFUSED or now.steady_ms - dead.parked_from_ms < policy.give_up_after_ms
+    # A parking that began in the future began under another clock: that tells nothing of how long ago it was.
+    return dead.cause is Cause.REFUSED or 0 <= now.steady_ms - dead.parked_from_ms < policy.give_up_after_ms
 
 
 def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy) -> Observed:
@@ -99,7 +102,7 @@ def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy
         counts = (*counts, (Count.COALESCED, 1))
     when = schedule(
         entry.window_end_ms,
-        None if replaced is None else replaced.release_at_ms,
+        None if replaced is None or replaced.tried else replaced.release_at_ms,
         result.edge,
         now,
         policy.window_ms,
@@ -109,6 +112,7 @@ def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy
         version=entry.version + 1,
         pending=Pending(report, result.source, result.writer, when.release_at_ms, result.served),
         window_end_ms=when.window_end_ms,
+        retry_at_ms=brought_back(entry.retry_at_ms, now, policy.deadline_ms_max),
         # A new report is given its own time to be served, but not an attempt of its own: the backoff stays.
         parked_since_ms=None if entry.parked_since_ms is None else now.steady_ms,
         dead=None,

@@ -76,7 +76,7 @@ def revived(entry: Entry, report: Report, source: str, now: Now, policy: Policy)
             entry,
             version=entry.version + 1,
             latest_ms=report.observed_at_ms,
-            pending=Pending(report, source, Writer.SOLE, now.steady_ms),
+            pending=Pending(report, source, Writer.SOLE, now.steady_ms, tried=True),
             retry_at_ms=0,
             parked_since_ms=None,
             dead=None,
@@ -135,6 +135,8 @@ def _superseded(entry: Entry, failure: Failure, now: Now, chance: float, policy:
     coalesced: Counts = ((Count.COALESCED, 1),)
     if isinstance(failure, Refused):
         return Settled(replace(entry, last_error=LastError(failure.problem, now.wall_ms)), coalesced)
+    if isinstance(failure, Unserved):
+        entry = replace(entry, parked_since_ms=now.steady_ms)  # the time to be served is each report's own
     return replace(failed(entry, failure, now, chance, policy), counts=coalesced)
 
 

@@ -13,6 +13,7 @@ Rules:
 import asyncio
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from ssm_status_reporter.outbox.tables import Tables
 
 RETRY_SECONDS: Final = 1.0
 """How often a failing transaction is tried again."""
+
+GATHER_SECONDS: Final = 0.001
+"""While fsyncs follow each other, each waits for company until so long after the last."""
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -55,6 +59,7 @@ class Committer:
         self._connection = self._open()
         self._tables = Tables(self._connection)
         self._durability = Durability.POWER_LOSS
+        self._committed_at = 0.0
         self.progress = 0
         """Grows with each batch, and with each attempt at one that fails: a stuck thread shows as no growth."""
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -114,6 +119,10 @@ class Committer:
         with self._wake:
             while not self._jobs and not self._closing:
                 self._wake.wait()
+        gather_seconds = self._committed_at + GATHER_SECONDS - time.monotonic()
+        if gather_seconds > 0:
+            time.sleep(gather_seconds)
+        with self._wake:
             return [self._jobs.popleft() for _ in range(min(len(self._jobs), OUTBOX_BATCH_MAX))]
 
     def _commit_until_done(self, batch: list[_Job[Any]]) -> bool:
@@ -156,6 +165,8 @@ class Committer:
             job.result = job.operation(self._tables)
         self._tables.flush_counts()
         self._connection.execute("COMMIT")
+        if durable:
+            self._committed_at = time.monotonic()
 
     def _set_durability(self, durability: Durability) -> None:
         if durability is not self._durability:

@@ -66,7 +66,9 @@ def retry(outbox: Path, ids: Sequence[int], now: Now, policy: Policy) -> list[Tr
     """Put the letters back to be delivered. Unknown ids are passed over: compare with what is returned."""
     tried = []
     with _writing(outbox) as tables:
-        for letter_id in ids:
+        for letter_id in sorted(
+            ids, reverse=True
+        ):  # the newest first: older ones of its association are stale then
             letter = tables.dead_letter(letter_id)
             if letter is None:
                 continue
@@ -83,7 +85,7 @@ def retry(outbox: Path, ids: Sequence[int], now: Now, policy: Policy) -> list[Tr
                 fate = Fate.SENT_AGAIN
             tried.append(Tried(letter, fate))
     _wake(outbox)
-    return tried
+    return tried[::-1]
 
 
 def discard(outbox: Path, ids: Sequence[int]) -> list[DeadLetter]:

@@ -10,7 +10,8 @@ A claim need not survive a power loss: what is pending at start is taken as poss
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import structlog
 
@@ -191,7 +192,10 @@ class SqliteOutbox:
 
     async def learn(self, claim: Claim, held: Report) -> bool:
         """Note what the service compares, if its StatusUnchanged to the claim shows it (rule 7)."""
-        return await self._committer.submit(lambda tables: self._learn(tables, claim, held))
+        has_learnt = await self._committer.submit(lambda tables: self._learn(tables, claim, held))
+        if has_learnt:
+            self.policy = replace(self.policy, comparison=Comparison.STATUS, learning=False)
+        return has_learnt
 
     async def show_holds(self, changes: Sequence[HoldChange]) -> None:
         """Bring up to date what ``status`` shows, and what a node's hold keeps back."""
@@ -229,8 +233,9 @@ class SqliteOutbox:
         self, tables: Tables, slots: int, shut_nodes: frozenset[str], probed_nodes: Sequence[str]
     ) -> Claims:
         now = self._clock.now()
-        probes = (tables.next_probe(now.steady_ms, node) for node in probed_nodes[:slots])
-        claims = [self._take(tables, claimed(entry, now, self.policy)) for entry in probes if entry is not None]
+        probes = (tables.next_probe(now.steady_ms, node) for node in probed_nodes)
+        due = islice((entry for entry in probes if entry is not None), slots)
+        claims = [self._take(tables, claimed(entry, now, self.policy)) for entry in due]
         scanned = 0
         while len(claims) < slots and scanned < CLAIM_SCAN_ROWS_MAX:
             entries = tables.due(now.steady_ms, slots - len(claims))

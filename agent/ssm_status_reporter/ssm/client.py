@@ -232,9 +232,7 @@ class SsmClient:
         if skew is None:
             return
         correction_ms = skew if abs(skew) >= SKEW_TOLERATED_MS else 0
-        if correction_ms and abs(correction_ms - self._correction_ms) < SKEW_TOLERATED_MS:
-            return
-        if correction_ms != self._correction_ms:
+        if abs(correction_ms - self._correction_ms) >= SKEW_TOLERATED_MS:
             self._correction_ms = correction_ms
             log.warning("clock skew corrected", skew_seconds=round(correction_ms / 1000))
 

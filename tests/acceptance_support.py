@@ -1,0 +1,346 @@
+"""One machine with the daemon installed: its directories, its configuration, its commands, its processes.
+
+What a test waits for is an event: a line of the daemon's log, or a request in the emulator's ledger. A condition
+on ``status`` is looked at again at each line of the log, for at level debug every change of the outbox has one.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import yaml
+
+from ssm_status_reporter.emulator.faults import FaultPlan, Rule
+from ssm_status_reporter.emulator.ledger import Entry
+from ssm_status_reporter.emulator.server import Emulator
+from ssm_status_reporter.host.clock import SystemClock
+from ssm_status_reporter.outbox.snapshot import snapshot
+
+COMMAND: Final = Path(sys.executable).with_name("ssm-status-reporter")
+NODE: Final = "i-0123456789abcdef0"
+REGION: Final = "eu-west-1"
+SECONDS_MAX: Final = 20.0
+"""How long anything that a test waits for may take."""
+UPDATE: Final = "UpdateAssociationStatus"
+DESCRIBE: Final = "DescribeAssociation"
+ENDS: Final = (
+    "suppressed_unchanged",
+    "suppressed_stale",
+    "coalesced",
+    "delivered",
+    "already_held",
+    "dead",
+)
+"""The counters of which each received result ends in exactly one."""
+
+T = TypeVar("T")
+State = Mapping[str, Any]
+"""What ``status --json`` prints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that has ended, and what it printed."""
+
+    code: int | None
+    output: str
+    errors: str
+
+    @property
+    def json(self) -> Any:
+        """What was printed, as JSON."""
+        return json.loads(self.output)
+
+
+class Daemon:
+    """The daemon as a process. What it logs is in ``lines``; anything else on standard error in ``noise``."""
+
+    def __init__(self, process: asyncio.subprocess.Process, look: Callable[[], State]) -> None:
+        self._process = process
+        self._look = look
+        self.lines: list[dict[str, Any]] = []
+        self.noise: list[str] = []
+        self._changed = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """The lines of that event with those fields."""
+        wanted = {"event": event, **fields}
+        return [line for line in self.lines if wanted.items() <= line.items()]
+
+    async def until(self, condition: Callable[[], T], what: str) -> T:
+        """Wait for something true, looked at again at each line of the log."""
+        try:
+            async with asyncio.timeout(SECONDS_MAX), self._changed:
+                while not (found := condition()):
+                    assert not self._reading.done(), f"the daemon ended before: {what}\n{self._last_words()}"
+                    await self._changed.wait()
+                return found
+        except TimeoutError:
+            raise AssertionError(f"never came: {what}\n{self._last_words()}") from None
+
+    async def line(self, event: str, times: int = 1, **fields: object) -> dict[str, Any]:
+        """Wait for the event; the ``times``-th line of it."""
+        await self.until(lambda: len(self.logged(event, **fields)) >= times, f"{times} times {event!r} {fields}")
+        return self.logged(event, **fields)[times - 1]
+
+    async def state(self, condition: Callable[[State], object], what: str) -> State:
+        """Wait until ``status`` shows it."""
+        seen: list[State] = []
+
+        def look() -> object:
+            seen[:] = [self._look()]
+            return condition(seen[0])
+
+        await self.until(look, what)
+        return seen[0]
+
+    async def quiet(self, received: int | None = None) -> State:
+        """Wait until every result (so many, if told) has come to its end."""
+
+        def done(state: State) -> bool:
+            came = received is None or state["counters"]["received"] >= received
+            return came and not waiting(state) and ends(state) == state["counters"]["received"]
+
+        return await self.state(done, f"every result ended, {received} received")
+
+    async def ended(self) -> int:
+        """Wait for its end; its exit code."""
+        async with asyncio.timeout(SECONDS_MAX):
+            await self._reading
+            return await self._process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def kill(self) -> None:
+        """SIGKILL, as a crash is."""
+        if self._process.returncode is None:
+            self.signal(signal.SIGKILL)
+        await self.ended()
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        async for raw in self._process.stderr:
+            async with self._changed:
+                try:
+                    self.lines.append(json.loads(raw))
+                except ValueError:
+                    self.noise.append(raw.decode())
+                self._changed.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _last_words(self) -> str:
+        return "\n".join([*(json.dumps(line) for line in self.lines[-20:]), *self.noise])
+
+
+@dataclass
+class Site:
+    """A directory that holds all the daemon has on a machine, and an endpoint."""
+
+    root: Path
+    endpoint_url: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    written: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The newest status and message handed in for each document."""
+
+    def __post_init__(self) -> None:
+        self.spool = self.root / "spool"
+        self.outbox = self.root / "state" / "outbox.db"
+        self.config = self.root / "config.yaml"
+        self.credentials = self.root / "credentials"
+        self._names = count()
+        for directory in (self.spool, self.outbox.parent):
+            directory.mkdir(exist_ok=True)
+        write_keys(self.credentials)
+        self.configure()
+
+    def configure(self, changes: Mapping[str, Any] | None = None) -> None:
+        """Write the configuration: quick, verbose, without reconciliation, and then as changed."""
+        configuration = {
+            "node": {"instance_id": NODE, "region": REGION},
+            "aws": {"endpoint_url": self.endpoint_url},
+            "sources": {
+                "results_directory": {"path": str(self.spool)},
+                "ssm_agent": {"enabled": False, "path": str(self.root / "no-agent")},
+            },
+            "debounce": {"window": "0s"},
+            "delivery": {
+                "rate": 1000,
+                "burst": 1000,
+                "timeout": "1s",
+                "backoff": {"initial": "50ms", "max": "500ms"},
+            },
+            "outbox": {"path": str(self.outbox)},
+            "reconcile": {"interval": "0s", "on_start": False},
+            "log": {"level": "debug", "format": "json"},
+        }
+        merged = _merged(_merged(configuration, self.changes), changes or {})
+        self.config.write_text(yaml.safe_dump(merged), "utf-8")
+
+    def drop(self, document: str, status: str, message: str, *, name: str | None = None, **more: object) -> Path:
+        """Hand in a result as a runner does: written under another name, then renamed."""
+        self.written[document] = (status, message)
+        given = {"document": document, "status": status, "message": message, **more}
+        return self.put(name or f"{next(self._names)}.json", json.dumps(given).encode())
+
+    def put(self, name: str, payload: bytes) -> Path:
+        """As `drop`, with any content."""
+        draft = self.spool / f".draft-{next(self._names)}"
+        draft.write_bytes(payload)
+        draft.chmod(0o640)
+        return draft.rename(self.spool / name)
+
+    def state(self) -> State:
+        """What ``status --json`` shows, without starting a process for it."""
+        shown = msgspec.json.decode(msgspec.json.encode(snapshot(self.outbox, SystemClock().now())))
+        assert isinstance(shown, dict)
+        return shown
+
+    def association(self, document: str) -> Mapping[str, Any]:
+        """What ``status --json`` shows of one association."""
+        (found,) = [each for each in self.state()["associations"] if each["document"] == document]
+        assert isinstance(found, dict)
+        return found
+
+    async def run(self, *arguments: str | int, user: int | None = None, groups: Iterable[int] = ()) -> Ended:
+        """A command, to its end."""
+        process = await asyncio.create_subprocess_exec(
+            COMMAND,
+            "--config",
+            self.config,
+            *map(str, arguments),
+            env=self._environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            user=user,
+            group=user,
+            extra_groups=list(groups) if user is not None else None,
+        )
+        output, errors = await asyncio.wait_for(process.communicate(), SECONDS_MAX)
+        return Ended(process.returncode, output.decode(), errors.decode())
+
+    @asynccontextmanager
+    async def daemon(
+        self, *, ready: bool = True, noise: bool = False, **environment: str
+    ) -> AsyncIterator[Daemon]:
+        """The daemon, ready if so wanted; killed at the end if it still runs. ``noise``: other than logs is fine."""
+        process = await asyncio.create_subprocess_exec(
+            COMMAND,
+            "--config",
+            self.config,
+            "run",
+            env=self._environment() | environment,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+        )
+        daemon = Daemon(process, self.state)
+        try:
+            if ready:
+                await daemon.line("ready")
+            yield daemon
+        finally:
+            await daemon.kill()
+        assert noise or daemon.noise == [], "nothing but log lines"
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.root),
+            "LC_ALL": "C.UTF-8",
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.credentials),
+            "AWS_CONFIG_FILE": str(self.root / "no-config"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **self.environment,
+        }
+
+
+def write_keys(
+    path: Path, access_key: str = "AKIAGOOD", secret: str = "made-up", token: str | None = None
+) -> None:
+    """Write a shared credentials file as the SSM Agent does: in place."""
+    lines = ["[default]", f"aws_access_key_id = {access_key}", f"aws_secret_access_key = {secret}"]
+    if token:
+        lines.append(f"aws_session_token = {token}")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def faults(*errors: Any, document: str = "*", operation: str = UPDATE, **plan: Any) -> FaultPlan:
+    """A plan with one rule: these faults, one a call, in turn."""
+    return FaultPlan(rules=(Rule(operation=operation, document=document, errors=errors),), **plan)
+
+
+def calls(emulator: Emulator, document: str | None = None, operation: str = UPDATE) -> Sequence[Entry]:
+    """The calls that reached the service, oldest first."""
+    return [
+        each
+        for each in emulator.ledger
+        if each.operation == operation and (document is None or each.document == document)
+    ]
+
+
+def held(emulator: Emulator, document: str) -> tuple[str, str] | None:
+    """Status and message that the service holds."""
+    report = emulator.status_of(NODE, document)
+    return None if report is None else (report.status, report.message)
+
+
+def waiting(state: State) -> int:
+    """Reports that have not come to their end."""
+    return sum(state["outbox"][name] for name in ("pending", "in_flight", "parked"))
+
+
+def ends(state: State) -> int:
+    """Results that have come to theirs."""
+    return sum(state["counters"][name] for name in ENDS)
+
+
+def assert_balanced(state: State) -> None:
+    """Each received result is in exactly one place."""
+    assert state["counters"]["received"] == ends(state) + waiting(state), state["counters"]
+
+
+def attempts_max(elapsed_seconds: float, initial_ms: int = 50, max_ms: int = 500) -> int:
+    """More calls than full jitter makes in that time, but for one run in a million; a hot loop makes hundreds.
+
+    Simulated, a seeded thousand times, and doubled.
+    """
+    chance = random.Random(1)  # noqa: S311 - jitter, no secret
+    most = 0
+    for _ in range(1000):
+        at_ms, tries = 0.0, 1
+        while at_ms < elapsed_seconds * 1000:
+            at_ms += chance.random() * min(max_ms, initial_ms << min(tries - 1, 16))
+            tries += 1
+        most = max(most, tries)
+    return 2 * most
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in changes.items():
+        below = merged.get(name)
+        merged[name] = _merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged

@@ -52,3 +52,5 @@ $(DEVELOPER_ENV)/dependencies: requirements/dev.txt
 	@touch $@
 
 .PRECIOUS: %/dependencies %/installed
+
+include packaging/install.mk

@@ -9,22 +9,24 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 import yaml
 
-from ssm_status_reporter.emulator.faults import FaultPlan, Rule
+from ssm_status_reporter.emulator.faults import FaultPlan
 from ssm_status_reporter.emulator.ledger import Entry
 from ssm_status_reporter.emulator.server import Emulator
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox.snapshot import snapshot
+from ssm_support import write_keys
 
 COMMAND: Final = Path(sys.executable).with_name("ssm-status-reporter")
 NODE: Final = "i-0123456789abcdef0"
@@ -42,6 +44,17 @@ ENDS: Final = (
     "dead",
 )
 """The counters of which each received result ends in exactly one."""
+
+_AS_ANOTHER: Final = """
+import os, sys
+from ssm_status_reporter import config
+from ssm_status_reporter.cli import main, status, dead_letters
+user, group = int(sys.argv[1]), int(sys.argv[2])
+os.setgroups([group])
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+main.main(sys.argv[3:])
+"""
 
 T = TypeVar("T")
 State = Mapping[str, Any]
@@ -154,6 +167,52 @@ class Daemon:
         return "\n".join([*(json.dumps(line) for line in self.lines[-20:]), *self.noise])
 
 
+class Manager:
+    """A service manager: what the daemon tells it, each datagram as a mapping."""
+
+    def __init__(self, path: Path) -> None:
+        self.told: list[dict[str, str]] = []
+        self._path = path
+        self._changed = asyncio.Condition()
+
+    async def __aenter__(self) -> Self:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(self._path))
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self._socket.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the daemon is started with."""
+        return {"NOTIFY_SOCKET": str(self._path)}
+
+    def count(self, name: str, value: str | None = None) -> int:
+        """How often it was told so."""
+        return sum(name in told and value in (None, told[name]) for told in self.told)
+
+    async def until(self, condition: Callable[[], T], what: str) -> T:
+        """Wait for something true, looked at again whenever something is told."""
+        try:
+            async with asyncio.timeout(SECONDS_MAX), self._changed:
+                while not (found := condition()):
+                    await self._changed.wait()
+                return found
+        except TimeoutError:
+            raise AssertionError(f"never told: {what}: {self.told}") from None
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        while datagram := await loop.sock_recv(self._socket, 1 << 16):
+            async with self._changed:
+                self.told.append(dict(line.split("=", 1) for line in datagram.decode().splitlines()))
+                self._changed.notify_all()
+
+
 @dataclass
 class Site:
     """A directory that holds all the daemon has on a machine, and an endpoint."""
@@ -173,7 +232,7 @@ class Site:
         self._names = count()
         for directory in (self.spool, self.outbox.parent):
             directory.mkdir(exist_ok=True)
-        write_keys(self.credentials)
+        write_keys(self.credentials, "AKIAGOOD")
         self.configure()
 
     def configure(self, changes: Mapping[str, Any] | None = None) -> None:
@@ -224,29 +283,36 @@ class Site:
         assert isinstance(found, dict)
         return found
 
-    async def run(self, *arguments: str | int, user: int | None = None, groups: Iterable[int] = ()) -> Ended:
+    async def run(self, *arguments: str | int) -> Ended:
         """A command, to its end."""
+        return await self._ended(str(COMMAND), "--config", str(self.config), *map(str, arguments))
+
+    async def run_as(self, user: int, group: int, *arguments: str | int) -> Ended:
+        """A command as another user with one further group; needs root.
+
+        The interpreter may lie where that user cannot reach it: it is started, and the user changed, before the
+        command begins.
+        """
+        given = ["--config", str(self.config), *map(str, arguments)]
+        return await self._ended(sys.executable, "-c", _AS_ANOTHER, str(user), str(group), *given)
+
+    async def _ended(self, *command: str) -> Ended:
         process = await asyncio.create_subprocess_exec(
-            COMMAND,
-            "--config",
-            self.config,
-            *map(str, arguments),
+            *command,
             env=self._environment(),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            user=user,
-            group=user,
-            extra_groups=list(groups) if user is not None else None,
         )
         output, errors = await asyncio.wait_for(process.communicate(), SECONDS_MAX)
         return Ended(process.returncode, output.decode(), errors.decode())
 
     @asynccontextmanager
     async def daemon(
-        self, *, ready: bool = True, noise: bool = False, **environment: str
+        self, *, ready: bool = True, prefix: Sequence[str] = (), **environment: str
     ) -> AsyncIterator[Daemon]:
-        """The daemon, ready if so wanted; killed at the end if it still runs. ``noise``: other than logs is fine."""
+        """The daemon, ready if so wanted; killed at the end if it still runs. ``prefix`` is a command to start it."""
         process = await asyncio.create_subprocess_exec(
+            *prefix,
             COMMAND,
             "--config",
             self.config,
@@ -263,7 +329,7 @@ class Site:
             yield daemon
         finally:
             await daemon.kill()
-        assert noise or daemon.noise == [], "nothing but log lines"
+        assert daemon.noise == [], "nothing but log lines"
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -277,19 +343,10 @@ class Site:
         }
 
 
-def write_keys(
-    path: Path, access_key: str = "AKIAGOOD", secret: str = "made-up", token: str | None = None
-) -> None:
-    """Write a shared credentials file as the SSM Agent does: in place."""
-    lines = ["[default]", f"aws_access_key_id = {access_key}", f"aws_secret_access_key = {secret}"]
-    if token:
-        lines.append(f"aws_session_token = {token}")
-    path.write_text("\n".join(lines) + "\n", "utf-8")
-
-
-def faults(*errors: Any, document: str = "*", operation: str = UPDATE, **plan: Any) -> FaultPlan:
-    """A plan with one rule: these faults, one a call, in turn."""
-    return FaultPlan(rules=(Rule(operation=operation, document=document, errors=errors),), **plan)
+def faults(*errors: str | Mapping[str, Any], document: str = "*", operation: str = UPDATE) -> FaultPlan:
+    """A plan with one rule: these faults, one a call, in turn; written as in a faults file."""
+    rule = {"operation": operation, "document": document, "errors": errors}
+    return msgspec.convert({"rules": [rule]}, FaultPlan)
 
 
 def calls(emulator: Emulator, document: str | None = None, operation: str = UPDATE) -> Sequence[Entry]:

@@ -26,6 +26,7 @@ from ssm_status_reporter.domain.observation import Observed, observed
 from ssm_status_reporter.domain.outcome import (
     Busy,
     Effect,
+    Failure,
     Outcome,
     Problem,
     Refused,
@@ -74,7 +75,7 @@ NEVER: Final = Reconciliation(0, on_start=False)
 DEAD_LETTERS_MAX: Final = 1000
 REST_SECONDS_MAX: Final = 20.0
 
-FAILURES: Final = {
+FAILURES: Final[dict[str, Failure]] = {
     "busy": Busy(PROBLEM),
     "throttled": Throttled(PROBLEM),
     "unreachable": Unreachable(PROBLEM),

@@ -44,8 +44,10 @@ from ssm_status_reporter.ssm.client import ClientSettings, SsmClient
 
 CONNECTIONS_MAX: Final = 64
 """Kept to the service; the concurrency may be changed up to it by a reload."""
-STATUS_SECONDS: Final = 30.0
-"""How often the status line of the service manager is brought up to date, when something happened."""
+STATUS_SECONDS: Final = 5.0
+"""How often the status line of the service manager is brought up to date."""
+STATUS_HINT_CHARS_MAX: Final = 200
+"""What the status line shows of a hold's hint; `status` has it whole."""
 
 log = structlog.get_logger()
 
@@ -135,9 +137,8 @@ class Daemon:
             delivery = tasks.create_task(reporter.run(), name="reporter")
             for event in watching:
                 await event.wait()
-            others.append(
-                tasks.create_task(self._tell_manager(outbox, committer, reporter), name="service manager")
-            )
+            others.append(tasks.create_task(self._keep_status(outbox, reporter), name="status line"))
+            others.append(tasks.create_task(self._feed_watchdog(committer, reporter), name="watchdog"))
             self._manager.notify(READY=1)
             log.info("ready")
             await self._stop.wait()
@@ -232,19 +233,26 @@ class Daemon:
         restart = [key for key in changed if key not in reload.TAKEN]
         log.info("reloaded", changed=list(changed), needs_restart=restart)
 
-    async def _tell_manager(self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter) -> None:
-        """The status line, and the watchdog as long as the loops get on."""
-        interval = watchdog_interval_seconds()
-        before = _pulses(committer, reporter)
+    async def _keep_status(self, outbox: SqliteOutbox, reporter: Reporter) -> None:
+        """The service manager's status line."""
         while True:
             self._manager.notify(STATUS=await self._status_line(outbox, reporter))
-            await asyncio.sleep(STATUS_SECONDS if interval is None else interval)
+            await asyncio.sleep(STATUS_SECONDS)
+
+    async def _feed_watchdog(self, committer: Committer, reporter: Reporter) -> None:
+        """The service manager's watchdog, as long as the loops get on."""
+        interval = watchdog_interval_seconds()
+        if interval is None:
+            return
+        before = _pulses(committer, reporter)
+        while True:
+            await asyncio.sleep(interval)
             now = _pulses(committer, reporter)
             stuck = [name for name in now if now[name].stuck_since(before[name])]
             before = now
             if stuck:
                 log.error("stuck: the service manager will start the daemon anew", loops=stuck)
-            elif interval is not None:
+            else:
                 self._manager.notify(WATCHDOG=1)
 
     async def _status_line(self, outbox: SqliteOutbox, reporter: Reporter) -> str:
@@ -254,8 +262,11 @@ class Daemon:
         if reporter.last_delivered_ms is not None:
             seconds = (self._clock.now().steady_ms - reporter.last_delivered_ms) // 1000
             parts.append(f"last delivered {seconds} s ago")
-        parts += [f"held: {hold.scope.value} ({hold.problem.code})" for hold in list(reporter.holds)[:1]]
-        return ", ".join(parts)
+        line = ", ".join(parts)
+        for hold in list(reporter.holds)[:1]:
+            hint = (hold.problem.hint or hold.problem.message)[:STATUS_HINT_CHARS_MAX]
+            line += f"; {hold.scope.value} hold: {hold.problem.code}: {hint}"
+        return line.replace("\n", " ")  # a line end would begin another state
 
 
 def _pulses(committer: Committer, reporter: Reporter) -> dict[str, Pulse]:

@@ -184,7 +184,8 @@ async def test_rewriting_as_fast_as_possible_loses_nothing(
                 drop(spool, "run.json", result_bytes(str(number)))
             if number % 7 == 0:  # now and then the last one for a while
                 seen_by_writer.append(str(number))
-                written.acquire(timeout=10)
+                if not written.acquire(timeout=WAIT_SECONDS_MAX):
+                    return
 
     async with running(spool, intake):
         writer = asyncio.create_task(asyncio.to_thread(write))
@@ -589,14 +590,15 @@ async def test_more_files_than_inotify_tells_of(spool: Path, intake: RecordingIn
     assert any("more files than inotify could tell of" in line["event"] for line in lines)
 
 
+@pytest.mark.parametrize("after_accept", AfterAccept)
 async def test_a_large_directory_is_scanned_by_parts(
-    spool: Path, intake: RecordingIntake, monkeypatch: pytest.MonkeyPatch
+    spool: Path, intake: RecordingIntake, monkeypatch: pytest.MonkeyPatch, after_accept: AfterAccept
 ) -> None:
     """A backlog beyond what is held in memory arrives whole and in order."""
     monkeypatch.setattr(spool_session, "REMEMBERED_FILES_MAX", 7)
     for number in range(50):
         os.utime(drop(spool, f"{99 - number}.json", result_bytes(str(number))), ns=(0, 10**18 + number))
-    async with running(spool, intake):
+    async with running(spool, intake, after_accept=after_accept):
         await intake.until(lambda: len(intake.results) == 50)
     assert intake.messages() == [str(number) for number in range(50)]
 
@@ -609,7 +611,10 @@ async def test_claims_are_bounded_and_the_rest_waits(spool: Path, intake: Record
     intake.commits.clear()
     async with running(spool, intake):
         await intake.until(lambda: len(intake.offered) == RESULTS_IN_FLIGHT_MAX)
+        intake.changed.clear()
         drop(spool, "late.json", result_bytes("late"))
+        with pytest.raises(TimeoutError):  # nothing more is offered, although there is an event
+            await asyncio.wait_for(intake.changed.wait(), 0.2)
         assert len(taken(spool)) == RESULTS_IN_FLIGHT_MAX
         assert len(intake.offered) == RESULTS_IN_FLIGHT_MAX
         intake.commits.set()

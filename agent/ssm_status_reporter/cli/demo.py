@@ -17,51 +17,80 @@ from ssm_status_reporter.demo.account import Account
 from ssm_status_reporter.demo.daemon_process import DemoFailedError
 from ssm_status_reporter.demo.narration import Actor, Line, Tone
 from ssm_status_reporter.demo.story import perform
+from ssm_status_reporter.outbox.database import OutboxError
 
 COLUMNS: Final = 80
-INDENT: Final = 16
-"""Time and actor stand in front of what happens."""
+DOCUMENT_COLUMNS: Final = 14
+INDENT: Final = 32
+"""Time, actor and document stand in front of what happens."""
 INTRODUCTION: Final = (
-    "A runner writes results, the daemon reports them to SSM State Manager, and the service makes trouble. "
-    "Runner, daemon and files are real; the service is the emulator. Nothing leaves this machine, "
-    "no AWS account is used."
+    "A runner writes results, each a file such as "
+    '{"document": "Acme-Patch", "status": "InProgress"}; the daemon reports them to SSM State Manager; the '
+    "service makes trouble. Runner, files and daemon are real, the service is the emulator. Nothing leaves this "
+    "machine, no AWS account is used."
 )
-NEXT: Final = "Next: ssm-status-reporter --help, or your own runner against ssm-status-reporter emulator."
+NEXT: Final = (
+    "Next: let your own runner write against the emulator (ssm-status-reporter emulator), "
+    "or see what can be configured (ssm-status-reporter config show)."
+)
 
-_ACTORS: Final = {Actor.RUNNER: "cyan", Actor.DAEMON: "blue", Actor.SERVICE: "magenta", Actor.OPERATOR: "cyan"}
-_TONES: Final = {Tone.PLAIN: None, Tone.ARRIVED: "green", Tone.SAVED: "green", Tone.TROUBLE: "yellow"}
+_ACTORS: Final = {
+    Actor.RUNNER: "cyan",
+    Actor.DAEMON: "bright_blue",
+    Actor.SERVICE: "magenta",
+    Actor.OPERATOR: "cyan",
+}
+_TONES: Final = {Tone.ARRIVED: "green", Tone.SAVED: "green", Tone.TROUBLE: "yellow"}
 
 
 @click.command
 def demo() -> None:
     """Watch the daemon do its job on this machine, against an emulated service that makes trouble.
 
-    Needs no configuration, no AWS account and no network; ends by itself within 20 seconds. Exits 0 only when
-    everything arrived.
+    Needs no configuration, no AWS account and no network; ends by itself within 20 seconds.
+
+    Exits 0 only when everything arrived. A demo that failed says why and leaves its files for a look.
     """
-    _say("\n".join(textwrap.wrap(INTRODUCTION, COLUMNS)))
+    _say(_wrapped(INTRODUCTION))
     try:
         directory = Path(tempfile.mkdtemp(prefix="ssm-status-reporter-demo-"))
     except OSError as error:
-        raise _failed([f"no temporary directory: {error}"], None) from None
-    keep = False
-    try:
-        done = asyncio.run(_play(directory))
-        keep = bool(done.missing)
-    except (DemoFailedError, OSError) as error:
-        keep = True
-        raise _failed([str(error)], directory) from None
-    except asyncio.CancelledError:
-        _say("\ninterrupted: everything was ended and removed")
+        _say_failed([f"no temporary directory: {error}"])
         raise SystemExit(ExitCode.FAILED) from None
-    finally:
-        if not keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    _say("\n".join(_table(done)))
-    if done.missing:
-        raise _failed(done.missing, directory)
-    _say(click.style(f"\nEverything arrived, nothing was lost, in {done.seconds:.1f} s.", fg="green", bold=True))
-    _say(NEXT)
+    try:
+        failures = _demonstrate(directory)
+    except asyncio.CancelledError:
+        shutil.rmtree(directory, ignore_errors=True)
+        click.echo("\ninterrupted: everything was ended and removed", err=True)
+        raise SystemExit(ExitCode.FAILED) from None
+    except BrokenPipeError:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise  # nobody reads on; click knows what to do
+    if failures:
+        _say_failed(failures)
+        _say(_wrapped(f"Kept for a look: {directory} (config.yaml, daemon.log, ledger.jsonl, outbox.db, results)"))
+        raise SystemExit(ExitCode.FAILED)
+    shutil.rmtree(directory, ignore_errors=True)
+    _say(_wrapped(NEXT))
+
+
+def _demonstrate(directory: Path) -> Sequence[str]:
+    """Play, and show the account; returns what is wrong."""
+    try:
+        account = asyncio.run(_play(directory))
+    except BrokenPipeError:
+        raise
+    except (DemoFailedError, OutboxError, OSError) as error:
+        return [str(error)]
+    _say("\n".join(_table(account)))
+    if not account.missing:
+        done = (
+            f"Everything arrived: the service holds the newest result of all {len(account.rows)} documents, and "
+            f"nothing was lost. It took {account.seconds:.1f} s."
+        )
+        _say("")
+        _say(click.style(_wrapped(done), fg="green", bold=True))
+    return account.missing
 
 
 async def _play(directory: Path) -> Account:
@@ -76,62 +105,74 @@ async def _play(directory: Path) -> Account:
 class Teller:
     """Tells the story on standard output."""
 
-    def __init__(self) -> None:
-        self._scene = 0
-
     def heading(self, text: str) -> None:
         """A new scene."""
-        self._scene += 1
-        _say("\n" + click.style(f"{self._scene}. {text}", bold=True))
+        _say("\n" + click.style(text, bold=True))
 
     def line(self, seconds: float, line: Line) -> None:
         """Something happened."""
         actor = click.style(f"{line.actor:<8}", fg=_ACTORS[line.actor])
-        _say(f"{seconds:5.2f} {actor}  " + f"\n{'':{INDENT}}".join(_texts(line)))
+        _say(
+            f"{seconds:5.2f}  {actor} {line.document:<{DOCUMENT_COLUMNS}}  "
+            + f"\n{'':{INDENT}}".join(_texts(line))
+        )
 
 
 def _texts(line: Line) -> Iterator[str]:
     """What, and why: behind it where there is room, else below."""
     width = COLUMNS - INDENT
-    *above, last = textwrap.wrap(line.what, width)
-    styled = [click.style(text, fg=_TONES[line.tone]) for text in (*above, last)]
-    if line.why and len(f"{last} ({line.why})") <= width:
-        styled[-1] += click.style(f" ({line.why})", dim=True)
-        yield from styled
+    *above, last = textwrap.wrap(line.what, width, break_on_hyphens=False)
+    why = f"({line.why})" if line.why else ""
+    yield from (_toned(text, line.tone) for text in above)
+    if len(f"{last} {why}") <= width:
+        yield " ".join(filter(None, (_toned(last, line.tone), _dimmed(why))))
         return
-    yield from styled
-    yield from (click.style(text, dim=True) for text in textwrap.wrap(f"({line.why})" if line.why else "", width))
+    yield _toned(last, line.tone)
+    yield from map(_dimmed, textwrap.wrap(why, width, break_on_hyphens=False))
 
 
-def _table(done: Account) -> Iterator[str]:
-    width = max(len(row.document) for row in done.rows)
+def _toned(text: str, tone: Tone) -> str:
+    return text if tone is Tone.PLAIN else click.style(text, fg=_TONES[tone])
+
+
+def _dimmed(text: str) -> str:
+    return click.style(text, dim=True) if text else ""
+
+
+def _table(account: Account) -> Iterator[str]:
+    width = max(len(row.document) for row in account.rows)
     yield ""
     yield click.style(f"{'document':<{width}}  results  - saved  + again  = calls  service holds", bold=True)
-    for row in done.rows:
+    for row in account.rows:
         figures = f"{row.results:7}  {row.saved:7}  {row.again:7}  {row.calls:7}"
         yield f"{row.document:<{width}}  {figures}  {row.held}"
-    figures = f"{done.received:7}  {done.saved:7}  {done.again:7}  {done.calls:7}"
+    figures = f"{account.received:7}  {account.saved:7}  {account.again:7}  {account.calls:7}"
     yield click.style(f"{'all':<{width}}  {figures}", bold=True)
     yield ""
-    became = " + ".join(f"{count} {name}" for name, count in done.ends)
-    yield from _entry("files", f"{done.files} written, {done.refused} refused with its reason")
-    yield from _entry("results", f"{done.received} = {became}")
-    yield from _entry("calls", f"{done.calls} made, {done.saved} saved; {done.questions} questions asked besides")
-    yield from _entry("left over", f"{done.left}")
-    yield from _entry("lost", f"{done.lost}")
+    became = " + ".join(f"{count} {name}" for name, count in account.ends)
+    yield from _entry("results", f"{account.received} = {became}")
+    yield from _entry(
+        "calls",
+        f"{account.calls} UpdateAssociationStatus; {account.saved} saved, {account.again} repeated after trouble",
+    )
+    yield from _entry("questions", f"{account.questions} DescribeAssociation, those that met the outage included")
+    yield from _entry("refused", f"{account.refused} file, now in rejected/ with the reason beside it")
+    yield from _entry("left over", f"{account.left}")
+    yield from _entry("lost", f"{account.lost}")
 
 
 def _entry(name: str, text: str) -> Iterator[str]:
-    yield from textwrap.wrap(text, COLUMNS, initial_indent=f"{name:<12}", subsequent_indent=" " * 12)
+    yield from textwrap.wrap(text, COLUMNS, initial_indent=f"{name:<11}", subsequent_indent=" " * 11)
 
 
-def _failed(reasons: Sequence[str], directory: Path | None) -> SystemExit:
-    """Say what is wrong; the exit to raise."""
+def _say_failed(reasons: Sequence[str]) -> None:
     for reason in reasons:
-        _say(click.style(f"\nfailed: {reason}", fg="red"))
-    if directory is not None:
-        _say(f"kept for a look: {directory} (config.yaml, daemon.log, ledger.jsonl, outbox.db, results)")
-    return SystemExit(ExitCode.FAILED)
+        _say("")
+        _say(click.style(_wrapped(f"failed: {reason}"), fg="red"))
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, COLUMNS, break_on_hyphens=False, break_long_words=False))
 
 
 def _say(text: str) -> None:

@@ -23,7 +23,7 @@ ENDS: Final = {
     Count.ALREADY_HELD: "held already",
     Count.SUPPRESSED_UNCHANGED: "unchanged",
     Count.SUPPRESSED_STALE: "stale",
-    Count.COALESCED: "replaced before it went out",
+    Count.COALESCED: "replaced",
     Count.DEAD: "dead",
 }
 """Every end of a result, and what it is called here."""
@@ -58,6 +58,8 @@ class Account:
     """DescribeAssociation: what the daemon asked before it wrote."""
     left: int
     """Reports that are pending, in flight, parked or dead."""
+    lost: int
+    """Files of which nobody can say what became."""
     missing: Sequence[str]
     """What is wrong; empty when everything arrived."""
     seconds: float
@@ -77,11 +79,6 @@ class Account:
         """Calls repeated because of a fault."""
         return sum(row.again for row in self.rows)
 
-    @property
-    def lost(self) -> int:
-        """Files of which nobody can say what became."""
-        return self.files - self.refused - sum(count for _, count in self.ends)
-
 
 def account(runner: Runner, service: Emulator, state: Snapshot, seconds: float) -> Account:
     """Draw it up. ``state`` is what ``status --json`` says once the daemon has ended."""
@@ -94,6 +91,7 @@ def account(runner: Runner, service: Emulator, state: Snapshot, seconds: float) 
         ends=[(name, counters[end]) for end, name in ENDS.items() if counters[end]],
         questions=sum(entry.operation == Operation.DESCRIBE for entry in service.ledger),
         left=_left(state.outbox),
+        lost=runner.files - counters[Count.REFUSED] - _ended(state) - _undelivered(state.outbox),
         missing=list(_missing(runner, service, state)),
         seconds=seconds,
     )
@@ -125,11 +123,14 @@ def _missing(runner: Runner, service: Emulator, state: Snapshot) -> Iterator[str
         yield f"{results} results were written, the daemon received {counters[Count.RECEIVED]}"
     if counters[Count.REFUSED] != runner.files - results:
         yield f"{runner.files - results} files were no results, the daemon refused {counters[Count.REFUSED]}"
-    ended = sum(counters[end] for end in ENDS)
-    if counters[Count.RECEIVED] != ended + _undelivered(state.outbox):
-        yield f"of {counters[Count.RECEIVED]} results received, {ended} have ended: {dict(counters)}"
+    if counters[Count.RECEIVED] != _ended(state) + _undelivered(state.outbox):
+        yield f"of {counters[Count.RECEIVED]} results received, {_ended(state)} have ended: {dict(counters)}"
     if _left(state.outbox):
         yield f"{_left(state.outbox)} reports are left in the outbox: {state.outbox}"
+
+
+def _ended(state: Snapshot) -> int:
+    return sum(state.counters[end] for end in ENDS)
 
 
 def _undelivered(outbox: OutboxView) -> int:

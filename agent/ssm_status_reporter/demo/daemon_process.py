@@ -12,6 +12,7 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,8 @@ STOP_SECONDS_MAX: Final = 5.0
 """A daemon with nothing left to do gets so long to end at SIGTERM."""
 LOG_LINE_BYTES_MAX: Final = 256 * 1024
 LAST_WORDS_CHARS_MAX: Final = 300
-_INHERITED: Final = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
+_INHERITED: Final = ("PYTHONHOME", "LD_LIBRARY_PATH")
+_MODULE_PATH: Final = "PYTHONPATH"
 
 
 class DemoFailedError(Exception):
@@ -103,7 +105,8 @@ class DaemonProcess:
 
     async def stop(self) -> None:
         """End it as a service manager does. Raises `DemoFailedError` when it does not end, or not with 0."""
-        self._process.terminate()
+        with suppress(ProcessLookupError):
+            self._process.terminate()
         try:
             code = await asyncio.wait_for(self._process.wait(), STOP_SECONDS_MAX)
         except TimeoutError:
@@ -132,7 +135,6 @@ async def run_command(premises: Premises, *arguments: str) -> bytes:
 async def _start(premises: Premises, *arguments: str, stdout: int) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-P",  # what lies in the working directory is no module of ours
         "-m",
         "ssm_status_reporter",
         "--config",
@@ -149,9 +151,9 @@ async def _start(premises: Premises, *arguments: str, stdout: int) -> Process:
 
 
 async def _kill(process: Process) -> None:
-    if process.returncode is None:
+    with suppress(ProcessLookupError):
         process.kill()
-        await process.wait()
+    await process.wait()
 
 
 def _environment(premises: Premises) -> dict[str, str]:
@@ -163,4 +165,7 @@ def _environment(premises: Premises) -> dict[str, str]:
         "PATH": os.defpath,
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return own | {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    # Relative to the caller's working directory, which is not the daemon's.
+    places = [str(Path(place).absolute()) for place in os.environ.get(_MODULE_PATH, "").split(os.pathsep) if place]
+    return own | inherited | ({_MODULE_PATH: os.pathsep.join(places)} if places else {})

@@ -8,8 +8,6 @@ import msgspec
 
 from ssm_status_reporter.domain.report import RUN_STATUSES, default_message
 
-TIMESPEC = "milliseconds"
-
 
 class ResultFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the runner writes: the fields of a result that the demo needs."""
@@ -28,7 +26,7 @@ class Expected:
 
 
 class Runner:
-    """Writes results, and remembers what came of them should be."""
+    """Writes results, and remembers what is to become of them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -39,13 +37,13 @@ class Runner:
         self.newest: dict[str, Expected] = {}
         """The newest result by document, as the API words it."""
 
-    def write(self, result: ResultFile) -> str:
-        """Write a result; returns the file's name. One that brings a date of its own is taken for a late one."""
+    def write(self, result: ResultFile) -> None:
+        """Write a result. One that brings a date of its own is a late one, never the newest."""
         if result.observed_at is None:
             message = default_message(result.document, result.status)
             self.newest[result.document] = Expected(RUN_STATUSES[result.status], message)
         self.results[result.document] = self.results.get(result.document, 0) + 1
-        return self._write(result)
+        self._write(result)
 
     def write_wrongly(self, result: ResultFile) -> str:
         """Write what is no result; returns the file's name."""
@@ -62,4 +60,4 @@ class Runner:
 
 def late(document: str, status: str, observed_at: datetime) -> ResultFile:
     """A result that arrives long after its run. ``observed_at`` has an offset."""
-    return ResultFile(document, status, observed_at.isoformat(timespec=TIMESPEC))
+    return ResultFile(document, status, observed_at.isoformat(timespec="milliseconds"))

@@ -8,7 +8,7 @@ Rules:
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Final, Protocol
 
 import msgspec
 
-from ssm_status_reporter.demo.daemon_process import NODE, DaemonProcess, DemoFailedError, Premises
-from ssm_status_reporter.demo.narration import Actor, Line, Logged, Narrator, Reception, Said
+from ssm_status_reporter.demo.daemon_process import NODE, DaemonProcess, DemoFailedError, Premises, run_command
+from ssm_status_reporter.demo.narration import Line, Logged, Narrator, Reception, Said
 from ssm_status_reporter.demo.runner import Runner
+from ssm_status_reporter.domain.entry import Count
 from ssm_status_reporter.emulator.ledger import Entry
 from ssm_status_reporter.emulator.server import Emulator
 from ssm_status_reporter.host.clock import SystemClock
@@ -45,11 +46,15 @@ class _LogEnded:
     """The daemon's log has ended, and so has the daemon."""
 
 
-Event = Logged | Entry | _LogEnded | BaseException
+class _Nudge:
+    """Something else is over: look at the state."""
+
+
+Event = Logged | Entry | _LogEnded | _Nudge | BaseException
 
 
 class Stage:
-    """Everything a scene needs. Made by `stage`."""
+    """Everything a scene needs. Made by `staged`."""
 
     def __init__(
         self, premises: Premises, service: Emulator, daemon: DaemonProcess, audience: Audience, clock: Clock
@@ -62,8 +67,8 @@ class Stage:
         self._clock = clock
         self._started_ms = clock.now().steady_ms
         self._narrator = Narrator()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._state = snapshot(premises.outbox, clock.now())
+        self._events: asyncio.Queue[tuple[float, Event]] = asyncio.Queue()
+        self._counters: Mapping[str, int] = Counter()
         self._log_ended = False
         self.heard: Counter[str] = Counter()
         """How often each event was in the daemon's log."""
@@ -103,13 +108,23 @@ class Stage:
         while not reached():
             if self._log_ended:
                 raise DemoFailedError(f"the daemon ended {await self.daemon.last_words()}")
-            await self._hear_one()
-        self._hear_waiting()
+            await self._take_one()
+        self._take_waiting()
+
+    async def command(self, *arguments: str) -> bytes:
+        """Call a command beside the daemon; returns what it prints. Raises `DemoFailedError` if it fails."""
+        call = asyncio.create_task(run_command(self.premises, *arguments))
+        call.add_done_callback(lambda _: self._hear(_Nudge()))
+        try:
+            await self.until(f"{arguments[0]} to end", call.done)
+            return await call
+        finally:
+            call.cancel()
 
     async def taken(self, written: int = 1) -> None:
         """Wait until as many more results are stored as were just written."""
-        target = self._state.counters["received"] + written
-        await self.until("the daemon to take the result", lambda: self._state.counters["received"] >= target)
+        target = self._counters[Count.RECEIVED] + written
+        await self.until("the daemon to take the result", lambda: self._counters[Count.RECEIVED] >= target)
 
     def has_arrived(self, document: str) -> bool:
         """Whether the service holds the newest result of the document."""
@@ -134,36 +149,39 @@ class Stage:
     async def _hear_log(self) -> None:
         async for line in self.daemon.lines():
             try:
-                self._events.put_nowait(msgspec.json.decode(line, type=Logged))
+                self._hear(msgspec.json.decode(line, type=Logged))
             except msgspec.DecodeError:
                 continue  # no log line of ours; it is in the file
-        self._events.put_nowait(_LogEnded())
+        self._hear(_LogEnded())
 
     async def _hear_ledger(self) -> None:
         heard = 0
         while True:
             entries = await self.service.wait_for(_longer_than(heard), 2 * STORY_SECONDS_MAX)
             for entry in entries[heard:]:
-                self._events.put_nowait(entry)
+                self._hear(entry)
             heard = len(entries)
 
     def _hear_failure(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._events.put_nowait(error)
+            self._hear(error)
 
-    async def _hear_one(self) -> None:
+    def _hear(self, event: Event) -> None:
+        self._events.put_nowait((self.seconds, event))
+
+    async def _take_one(self) -> None:
         try:
-            event = await asyncio.wait_for(self._events.get(), LOOK_SECONDS)
+            seconds, event = await asyncio.wait_for(self._events.get(), LOOK_SECONDS)
         except TimeoutError:
             return
-        self._take(event)
+        self._take(seconds, event)
 
-    def _hear_waiting(self) -> None:
+    def _take_waiting(self) -> None:
         while not self._events.empty():
-            self._take(self._events.get_nowait())
+            self._take(*self._events.get_nowait())
 
-    def _take(self, event: Event) -> None:
+    def _take(self, seconds: float, event: Event) -> None:
         line = None
         match event:
             case Logged():
@@ -173,24 +191,26 @@ class Stage:
                 line = self._narrator.recorded(event)
             case _LogEnded():
                 self._log_ended = True
+            case _Nudge():
+                pass
             case error:
                 raise error
         if line is not None:
-            self.tell(line)
+            self._audience.line(seconds, line)
 
     def _reception(self, said: Logged) -> Reception:
         """How the result that was just received stands in the outbox."""
         if said.event != Said.RECEIVED:
             return Reception()
-        before, self._state = self._state, self.state()
-        after = self._state
+        before, after = self._counters, self.state()
+        self._counters = after.counters
         views = [view for view in after.associations if view.document == said.document]
         pending = any(view.pending is not None for view in views)
         waits = max((self._seconds_until(view.next_attempt_at) for view in views), default=0.0)
         return Reception(
             waits_seconds=waits if pending else 0.0,
             behind_hold=pending and bool(after.holds),
-            replaced=after.counters["coalesced"] > before.counters["coalesced"],
+            replaced=after.counters[Count.COALESCED] > before[Count.COALESCED],
             pending=pending,
         )
 
@@ -201,7 +221,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(directory: Path, audience: Audience) -> AsyncIterator[Stage]:
+async def staged(directory: Path, audience: Audience) -> AsyncIterator[Stage]:
     """Set up service, daemon and runner in an empty directory; end what runs when it is left, whatever happened.
 
     Raises OSError when the service cannot listen or the daemon cannot be started.

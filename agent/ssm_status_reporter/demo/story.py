@@ -8,7 +8,7 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -19,25 +19,27 @@ from ssm_status_reporter.demo.account import Account, account
 from ssm_status_reporter.demo.daemon_process import DemoFailedError, run_command
 from ssm_status_reporter.demo.narration import Actor, Line, Said, Tone
 from ssm_status_reporter.demo.runner import ResultFile, late
-from ssm_status_reporter.demo.stage import STORY_SECONDS_MAX, Audience, Stage, stage
+from ssm_status_reporter.demo.stage import STORY_SECONDS_MAX, Audience, Stage, staged
 from ssm_status_reporter.emulator.faults import FaultPlan, Invalid, Outage, Rule
 from ssm_status_reporter.outbox.snapshot import Snapshot
 from ssm_status_reporter.ssm.codes import Operation
 
-PATCH: Final = "AWS-RunPatchBaseline"
-PACKAGE: Final = "AWS-ConfigureAWSPackage"
-INVENTORY: Final = "AWS-GatherSoftwareInventory"
-AGENT: Final = "AWS-UpdateSSMAgent"
-OWN: Final = "Corp-HardenSsh"
+PATCH: Final = "Acme-Patch"
+PACKAGES: Final = "Acme-Packages"
+INVENTORY: Final = "Acme-Inventory"
+AGENT: Final = "Acme-Agent"
+FIREWALL: Final = "Acme-Firewall"
+HARDENING: Final = "Acme-Hardening"
+DRAFT: Final = "Acme-Draft"
 
 HEALTHY: Final = FaultPlan()
 BUSY_ONCE: Final = FaultPlan(rules=(Rule(operation=Operation.UPDATE, errors=("TooManyUpdates",)),))
 THROTTLING_TWICE: Final = FaultPlan(rules=(Rule(operation=Operation.UPDATE, errors=("ThrottlingException",) * 2),))
 OUT: Final = FaultPlan(outages=(Outage(after="0s", lasting="1h"),))
-OWN_UNKNOWN: Final = FaultPlan(documents=Invalid(invalid=(OWN,)))
+DRAFT_UNKNOWN: Final = FaultPlan(documents=Invalid(invalid=(DRAFT,)))
 
-PROBES_SHOWN_MIN: Final = 2
-"""So many calls meet the outage after everything was held back."""
+PROBES_MIN: Final = 2
+"""So many probes meet the outage before it heals."""
 LATE: Final = timedelta(hours=1)
 
 
@@ -46,48 +48,51 @@ async def perform(directory: Path, audience: Audience) -> Account:
 
     Raises `DemoFailedError` when it cannot be played to its end, OSError when it cannot be begun.
     """
-    async with stage(directory, audience) as made:
+    async with staged(directory, audience) as stage:
         try:
             async with asyncio.timeout(STORY_SECONDS_MAX):
                 for scene in SCENES:
-                    await scene(made)
-                return await _reckoned(made)
+                    await scene(stage)
+                return await _accounted(stage)
         except TimeoutError:
-            raise DemoFailedError(f"waited {STORY_SECONDS_MAX:g} s in all, in the end for {made.awaited}") from None
+            raise DemoFailedError(
+                f"waited {STORY_SECONDS_MAX:g} s in all, in the end for {stage.awaited}"
+            ) from None
 
 
-async def begin(stage: Stage) -> None:
+async def start(stage: Stage) -> None:
     """Service and daemon start."""
-    stage.tell(Line(Actor.SERVICE, f"answers at {stage.service.url}", "the emulator: this machine only"))
-    why = "the program as installed, with shorter waits than usual"
+    stage.heading("Start")
+    stage.tell(Line(Actor.SERVICE, f"answers at {stage.service.url}", "the emulator"))
+    why = "the program as installed, with shorter waits"
     stage.tell(Line(Actor.DAEMON, f"starts as process {stage.daemon.pid}", why))
-    # What the daemon puts into its outbox at its start comes before it watches.
-    await stage.until("the daemon to watch the results directory", lambda: stage.heard[Said.READY] > 0)
+    await stage.until("the daemon to be ready", lambda: stage.heard[Said.READY] > 0)
 
 
 async def news_and_repetition(stage: Stage) -> None:
     """Changing and repeating statuses."""
     stage.heading("News goes out at once, repetition makes no call")
-    result = ResultFile(PATCH, "InProgress")
-    await _drop(stage, result, f"a file: {msgspec.json.encode(result).decode()}")
+    await _drop(stage, ResultFile(PATCH, "InProgress"), "a run begins")
     await stage.arrived()
-    await _drop(stage, result, "again, the run goes on")
+    await _drop(stage, ResultFile(PATCH, "InProgress"), "and goes on")
+    await _drop(stage, ResultFile(PATCH, "InProgress"))
 
 
 async def newest_wins(stage: Stage) -> None:
     """Several changes within one debounce window, and a late result."""
-    stage.heading("Changes in quick succession: the newest goes out, the others do not")
+    stage.heading("Changes in quick succession: only the newest goes out")
     await _drop(stage, ResultFile(PATCH, "Failed"), "the run fails")
     await _drop(stage, ResultFile(PATCH, "Success"), "and succeeds when repeated")
     await stage.arrived()
-    await _drop(stage, late(PATCH, "Failed", stage.wall - LATE), "left over from an hour ago")
+    await _drop(stage, late(PATCH, "Failed", stage.wall - LATE), "an hour late")
+    await _drop(stage, ResultFile(PATCH, "Success"), "the next run")
 
 
 async def concurrent_update(stage: Stage) -> None:
     """Somebody else updates the association at that moment."""
     stage.heading("Somebody else updates the same association")
     stage.service.faults = BUSY_ONCE
-    await _drop(stage, ResultFile(PACKAGE, "Success"))
+    await _drop(stage, ResultFile(PACKAGES, "InProgress"))
     await stage.arrived()
 
 
@@ -95,10 +100,7 @@ async def throttle(stage: Stage) -> None:
     """The service takes fewer calls than are made."""
     stage.heading("The service throttles")
     stage.service.faults = THROTTLING_TWICE
-    results = [ResultFile(PATCH, "InProgress"), ResultFile(PACKAGE, "InProgress"), ResultFile(INVENTORY, "Success")]
-    for result in results:
-        _write(stage, result)
-    await stage.taken(len(results))
+    await _drop_all(stage, (ResultFile(document, "InProgress") for document in (INVENTORY, AGENT, FIREWALL)))
     await stage.arrived()
 
 
@@ -107,50 +109,48 @@ async def outage(stage: Stage) -> None:
     stage.heading("The service is out, then it is back")
     stage.service.faults = OUT
     stage.tell(Line(Actor.SERVICE, "goes down: closes every connection", tone=Tone.TROUBLE))
-    results = [ResultFile(PATCH, "Success"), ResultFile(PACKAGE, "Success"), ResultFile(INVENTORY, "Failed")]
-    for result in results:
-        _write(stage, result)
-    await stage.taken(len(results))
+    await _drop_all(stage, (ResultFile(document, "Success") for document in (PACKAGES, INVENTORY, AGENT)))
     await stage.until("the daemon to hold everything back", lambda: stage.heard[Said.HOLD] > 0)
-    await _drop(stage, ResultFile(AGENT, "InProgress"), "runners do not notice any of this")
-    await _drop(stage, ResultFile(AGENT, "Success"))
-    struck = _struck(stage) + PROBES_SHOWN_MIN
-    await stage.until("the daemon to probe", lambda: _struck(stage) >= struck)
-    waiting = stage.state().outbox
+    await _drop(stage, ResultFile(HARDENING, "InProgress"), "runners notice nothing of it")
+    await _drop(stage, ResultFile(HARDENING, "Success"))
+    probes = stage.heard[Said.HOLD_REMAINS] + PROBES_MIN
+    state = msgspec.json.decode(await stage.command("status", "--json"), type=Snapshot)
+    holds = ", ".join(hold.scope for hold in state.holds)
+    found = f"{state.outbox.pending + state.outbox.in_flight} reports wait; hold: {holds}"
+    stage.tell(Line(Actor.OPERATOR, "calls ssm-status-reporter status", found))
+    await stage.until("the daemon to probe", lambda: stage.heard[Said.HOLD_REMAINS] >= probes)
     stage.service.faults = HEALTHY
-    what = f"comes back; {waiting.pending + waiting.in_flight} reports are waiting on this side"
-    stage.tell(Line(Actor.SERVICE, what, tone=Tone.ARRIVED))
+    stage.tell(Line(Actor.SERVICE, "is back"))
     await stage.arrived()
+    await stage.until("the hold to end", lambda: stage.heard[Said.HOLD_OVER] > 0)
 
 
 async def refused_file(stage: Stage) -> None:
     """A runner writes what is no result."""
     stage.heading("A file that is no result")
-    wrong = ResultFile(INVENTORY, "Sucess")
-    name = stage.runner.write_wrongly(wrong)
-    stage.tell(Line(Actor.RUNNER, f"{wrong.document}: {wrong.status}", "with a spelling mistake"))
-    rejected = stage.premises.rejected / name
+    wrong = ResultFile(FIREWALL, "Sucess")
+    stage.tell(Line(Actor.RUNNER, f"writes {wrong.status}", "a misspelt status", document=wrong.document))
+    rejected = stage.premises.rejected / stage.runner.write_wrongly(wrong)
     await stage.until("the daemon to refuse the file", lambda: stage.heard[Said.REFUSED] > 0 and rejected.exists())
-    await _drop(stage, ResultFile(INVENTORY, "Success"), "corrected")
+    await _drop(stage, ResultFile(FIREWALL, "Success"), "corrected")
     await stage.arrived()
 
 
 async def refused_document(stage: Stage) -> None:
     """The service will not take a report; once it would, an operator has it sent again."""
     stage.heading("A document that the service does not know")
-    stage.service.faults = OWN_UNKNOWN
-    await _drop(stage, ResultFile(OWN, "Success"))
+    stage.service.faults = DRAFT_UNKNOWN
+    await _drop(stage, ResultFile(DRAFT, "Success"))
     await stage.until("the daemon to set the report aside", lambda: stage.heard[Said.DEAD] > 0)
     stage.service.faults = HEALTHY
-    command = "dead-letters", "retry", "--all"
-    stage.tell(Line(Actor.OPERATOR, f"ssm-status-reporter {' '.join(command)}", "the document is there now"))
-    stage.awaited = "the command to end"
-    await run_command(stage.premises, *command)
+    stage.tell(Line(Actor.OPERATOR, "publishes the document, and calls", document=DRAFT))
+    stage.tell(Line(Actor.OPERATOR, "ssm-status-reporter dead-letters retry --all"))
+    await stage.command("dead-letters", "retry", "--all")
     await stage.arrived()
 
 
 SCENES: Final[tuple[Callable[[Stage], Awaitable[None]], ...]] = (
-    begin,
+    start,
     news_and_repetition,
     newest_wins,
     concurrent_update,
@@ -161,20 +161,15 @@ SCENES: Final[tuple[Callable[[Stage], Awaitable[None]], ...]] = (
 )
 
 
-async def _reckoned(stage: Stage) -> Account:
+async def _accounted(stage: Stage) -> Account:
     """End the daemon as a service manager does, and hold its count against what the service really has."""
     stage.heading("The account")
     stage.awaited = "the daemon to end"
     await stage.daemon.stop()
-    stage.tell(Line(Actor.DAEMON, "has ended at SIGTERM", "nothing was left to do"))
+    stage.tell(Line(Actor.DAEMON, "ended at SIGTERM, nothing was left to do"))
     stage.awaited = "status --json"
     printed = await run_command(stage.premises, "status", "--json")
     return account(stage.runner, stage.service, msgspec.json.decode(printed, type=Snapshot), stage.seconds)
-
-
-def _write(stage: Stage, result: ResultFile, why: str = "") -> None:
-    stage.runner.write(result)
-    stage.tell(Line(Actor.RUNNER, f"{result.document}: {result.status}", why))
 
 
 async def _drop(stage: Stage, result: ResultFile, why: str = "") -> None:
@@ -183,6 +178,15 @@ async def _drop(stage: Stage, result: ResultFile, why: str = "") -> None:
     await stage.taken()
 
 
-def _struck(stage: Stage) -> int:
-    """How many calls met the outage."""
-    return sum(entry.answer == "outage" for entry in stage.service.ledger)
+async def _drop_all(stage: Stage, results: Iterable[ResultFile]) -> None:
+    """Write results, one right after the other, and wait until the daemon has taken them."""
+    written = 0
+    for result in results:
+        _write(stage, result)
+        written += 1
+    await stage.taken(written)
+
+
+def _write(stage: Stage, result: ResultFile, why: str = "") -> None:
+    stage.tell(Line(Actor.RUNNER, f"writes {result.status}", why, document=result.document))
+    stage.runner.write(result)

@@ -95,11 +95,9 @@ def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Pol
 
 def _is_known(entry: Entry, held: Report) -> bool:
     """Whether it is what we knew the service to hold, or sent there: ours came later, whatever its date."""
-    known = (None if entry.acknowledged is None else entry.acknowledged.report, entry.sent)
+    known = entry.sent if entry.acknowledged is None else (*entry.sent, entry.acknowledged.report)
     return any(
-        report is not None
-        and report.same_as(held, Comparison.STATUS_AND_MESSAGE)
-        and held.observed_at_ms <= report.observed_at_ms
+        report.same_as(held, Comparison.STATUS_AND_MESSAGE) and held.observed_at_ms <= report.observed_at_ms
         for report in known
     )
 

@@ -10,7 +10,8 @@ Asked first is (numbers as in ARCHITECTURE.md):
 from dataclasses import replace
 
 from ssm_status_reporter.domain.entry import Claim, Entry, Flight, Pending, Policy, Settled, Step, pending_of
-from ssm_status_reporter.domain.limits import ASK_AGAIN_AFTER_MS, ASKS_UNANSWERED_MAX
+from ssm_status_reporter.domain.limits import ASK_AGAIN_AFTER_MS, ASKS_UNANSWERED_MAX, SENT_REMEMBERED_MAX
+from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Writer
 from ssm_status_reporter.domain.time import Now
 
@@ -48,9 +49,14 @@ def sending(entry: Entry, pending: Pending, policy: Policy) -> tuple[Entry, Clai
         entry,
         pending=replace(pending, tried=True),
         flight=Flight(Step.SEND, entry.version),
-        sent=pending.report,
+        sent=_remembered(entry.sent, pending.report),
     )
     return flying, claim
+
+
+def _remembered(sent: tuple[Report, ...], report: Report) -> tuple[Report, ...]:
+    """What may have been applied, the last few of it, the newest last."""
+    return (*(each for each in sent if each != report), report)[-SENT_REMEMBERED_MAX:]
 
 
 def sending_next(entry: Entry, pending: Pending, policy: Policy) -> Settled:

@@ -145,8 +145,8 @@ class Entry:
     unsure: bool = False
     """A report may have reached the service since ``acknowledged`` was learnt."""
     pending: Pending | None = None
-    sent: Report | None = None
-    """What last went out since the service answered for this association: if it holds that, it is ours."""
+    sent: tuple[Report, ...] = ()
+    """What went out since the service last answered for this association: if it holds one of those, it is ours."""
     flight: Flight | None = None
     window_end_ms: int = 0
     retry_at_ms: int = 0
@@ -250,7 +250,7 @@ def at_rest(entry: Entry) -> Entry:
     return replace(
         entry,
         unsure=False,
-        sent=None,
+        sent=(),
         failures=0,
         retry_at_ms=0,
         parked_since_ms=None,

@@ -38,6 +38,8 @@ ERROR_TEXT_CHARS_MAX: Final = 500
 """What is kept of an error's message."""
 
 # The outbox.
+SENT_REMEMBERED_MAX: Final = 4
+"""Reports of one association remembered as possibly applied; of equal dates there are hardly more."""
 OUTBOX_BATCH_MAX: Final = 512
 """Operations in one commit."""
 CLAIM_SCAN_ROWS_MAX: Final = 256

@@ -116,5 +116,7 @@ def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy
         # A new report is given its own time to be served, but not an attempt of its own: the backoff stays.
         parked_since_ms=None if entry.parked_since_ms is None else now.steady_ms,
         dead=None,
+        # What it replaces may have been applied: then only the service knows what it holds.
+        unsure=entry.unsure or (replaced is not None and replaced.tried),
     )
     return Observed(entry, Finding.NEWS, counts)

@@ -1,16 +1,19 @@
-"""Logs: one event a line on standard error, readable on a terminal, JSON elsewhere.
+"""Logs: one event a line on standard error, readable on a terminal, JSON elsewhere, with fields in the journal.
 
-Time stamps are UTC. Warnings of the libraries come through the same format. Nothing is logged here that the
-callers did not name, and they name no secrets.
+Time stamps are UTC. Warnings of the libraries come through the same format, and nothing below a warning whatever
+our own level is: at debug they log request headers, keys and tokens. Nothing is logged here that the callers did
+not name, and they name no secrets.
 """
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
+
+from ssm_status_reporter.host.journald import SOCKET, JournalLogger, is_journal
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -18,8 +21,11 @@ TEXT: Final = "text"
 JSON: Final = "json"
 
 
-def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Log from now on from ``level`` up, as ``text``, as ``json``, or as the stream is (``auto``)."""
+def configure(level: str, form: str, stream: TextIO | None = None, journal: str = SOCKET) -> None:
+    """Log from now on from ``level`` up, as ``text``, as ``json``, or as the stream is (``auto``).
+
+    Events go to the stream; if that is the journal, they are entered through its socket ``journal``.
+    """
     out = sys.stderr if stream is None else stream
     readable = form == TEXT or (form != JSON and out.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -27,15 +33,23 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
-        if readable
-        else [structlog.processors.format_exc_info, _json]
-    )
+    renderer: structlog.typing.Processor
+    if readable:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    else:
+        shared.append(structlog.processors.format_exc_info)
+        renderer = _json
+    factory: Callable[..., object] = structlog.WriteLoggerFactory(file=out)
+    if is_journal(out):
+        renderer = _with_fields(renderer)
+        entries = JournalLogger(out, journal)
+        factory = lambda *_: entries  # noqa: E731 - what structlog calls for each logger, with its name or without
     structlog.configure(
-        processors=[*shared, *renderer],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=factory,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -46,6 +60,16 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     return msgspec.json.encode({**first, **event}, enc_hook=str).decode()
+
+
+def _with_fields(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
+    """The rendered line, and the fields it was made of."""
+
+    def render(logger: object, method: str, event: MutableMapping[str, Any]) -> tuple[tuple[Any], dict[str, Any]]:
+        fields = dict(event)
+        return (renderer(logger, method, event),), {"fields": fields}
+
+    return render
 
 
 class _Library(logging.Handler):

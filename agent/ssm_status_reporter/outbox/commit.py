@@ -62,6 +62,7 @@ class Committer:
         self._committed_at = 0.0
         self.progress = 0
         """Grows with each batch, and with each attempt at one that fails: a stuck thread shows as no growth."""
+        self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
@@ -77,8 +78,8 @@ class Committer:
 
     @property
     def waiting(self) -> int:
-        """Operations not yet committed."""
-        return len(self._jobs)
+        """Operations not yet committed, those being committed included."""
+        return len(self._jobs) + self._in_hand
 
     async def close(self) -> None:
         """Commit what was submitted, then end. A transaction that keeps failing is given up."""
@@ -94,6 +95,8 @@ class Committer:
             except BaseException as error:  # noqa: BLE001 (handed to the callers, who end the daemon with it)
                 self._deliver(self._fail, batch, error)
                 continue
+            finally:
+                self._in_hand = 0
             if not committed:
                 break
             self._deliver(self._succeed, batch)
@@ -123,7 +126,8 @@ class Committer:
         if gather_seconds > 0:
             time.sleep(gather_seconds)
         with self._wake:
-            return [self._jobs.popleft() for _ in range(min(len(self._jobs), OUTBOX_BATCH_MAX))]
+            self._in_hand = min(len(self._jobs), OUTBOX_BATCH_MAX)
+            return [self._jobs.popleft() for _ in range(self._in_hand)]
 
     def _commit_until_done(self, batch: list[_Job[Any]]) -> bool:
         """Whether the batch was committed; False only when closing while the machine lets nothing through."""

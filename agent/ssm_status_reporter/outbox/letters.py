@@ -19,7 +19,7 @@ from ssm_status_reporter.domain.entry import Count, Policy
 from ssm_status_reporter.domain.settlement import revived
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.database import FILE_MODE, OutboxError, migrations, opened
-from ssm_status_reporter.outbox.snapshot import reader
+from ssm_status_reporter.outbox.snapshot import readable, reader
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, DeadLetter, Tables
 
 SOURCE = "dead-letters"
@@ -48,18 +48,20 @@ def wake_path(outbox: Path) -> Path:
 
 def letters(outbox: Path) -> list[DeadLetter]:
     """All dead letters, oldest first. Raises `OutboxError` when the outbox cannot be read."""
-    if not outbox.exists():
-        return []
-    with _reading(outbox) as tables:
-        return tables.dead_letters()
+    with readable(outbox):
+        if not outbox.exists():
+            return []
+        with closing(reader(outbox)) as connection:
+            return Tables(connection).dead_letters()
 
 
 def learnt_comparison(outbox: Path) -> str | None:
     """What the daemon learnt of the service's comparison. Raises as `letters`."""
-    if not outbox.exists():
-        return None
-    with _reading(outbox) as tables:
-        return tables.fact(FACT_COMPARISON)
+    with readable(outbox):
+        if not outbox.exists():
+            return None
+        with closing(reader(outbox)) as connection:
+            return Tables(connection).fact(FACT_COMPARISON)
 
 
 def retry(outbox: Path, ids: Sequence[int], now: Now, policy: Policy) -> list[Tried]:
@@ -109,22 +111,12 @@ def discard(outbox: Path, ids: Sequence[int]) -> list[DeadLetter]:
 
 
 @contextmanager
-def _reading(outbox: Path) -> Iterator[Tables]:
-    try:
-        with closing(reader(outbox)) as connection:
-            yield Tables(connection)
-    except sqlite3.Error as error:
-        raise OutboxError(
-            f"{outbox}: cannot be read ({error}): run as root or as a member of the group ssm-status-reporter"
-        ) from error
-
-
-@contextmanager
 def _writing(outbox: Path) -> Iterator[Tables]:
-    if not outbox.exists():
-        raise OutboxError(f"{outbox}: there is no outbox yet, so there are no dead letters")
+    versions = migrations()  # read as who we are: the owner need not be able to read the program
     try:
-        with _as_owner(outbox), closing(opened(outbox, migrations())) as connection:
+        if not outbox.exists():
+            raise OutboxError(f"{outbox}: there is no outbox yet, so there are no dead letters")
+        with _as_owner(outbox), closing(opened(outbox, versions)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             tables = Tables(connection)
             yield tables

@@ -8,8 +8,8 @@ Rules:
 """
 
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -126,23 +126,29 @@ def snapshot(path: Path, now: Now) -> Snapshot:
 
     Raises `OutboxError` when it cannot be read.
     """
-    holder = find_holder(path)
-    daemon = DaemonView(
-        running=holder is not None,
-        pid=None if holder is None else holder.pid,
-        started_at=None if holder is None else rfc3339(holder.started_at_ms),
-    )
-    if not path.exists():
-        return Snapshot(NodeView(), daemon, OutboxView(0, 0, 0, 0, 0.0), [], _counters({}), None, [])
-    try:
+    with readable(path):
+        holder = find_holder(path)
+        daemon = DaemonView(
+            running=holder is not None,
+            pid=None if holder is None else holder.pid,
+            started_at=None if holder is None else rfc3339(holder.started_at_ms),
+        )
+        if not path.exists():
+            return Snapshot(NodeView(), daemon, OutboxView(0, 0, 0, 0, 0.0), [], _counters({}), None, [])
         with closing(reader(path)) as connection:
             connection.execute("BEGIN")
             return _read(connection, daemon, now)
-    except PermissionError as error:
-        raise OutboxError(f"{path}: {error.strerror}: run as root or as a member of the group") from error
-    except sqlite3.Error as error:
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Says of what cannot be read why, and who can: `OutboxError`."""
+    try:
+        yield
+    except (PermissionError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise OutboxError(
-            f"{path}: cannot be read ({error}): run as root or as a member of the group ssm-status-reporter"
+            f"{path}: cannot be read ({reason}): run as root or as a member of the group ssm-status-reporter"
         ) from error
 
 

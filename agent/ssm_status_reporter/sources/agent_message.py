@@ -4,8 +4,8 @@ Rules:
   * Where the agent could have reported, the text is its own to the letter, the trailing blank included, so that
     the service finds the two unchanged: how many steps ran and how they ended, then which failed and why.
   * Where it could not, the text says what the agent's would not: a step that left no error text (its exit code),
-    one that timed out or was cancelled, a run that ended before any step told why. A text beyond the API's limit is
-    shortened reason by reason, so that every failed step is still named.
+    one that timed out or was cancelled, a run that ended before any step told why. A text beyond the API's limit
+    is shortened reason by reason, so that every failed step is still named.
   * Of a step, its identifier, its exit code and its error text are quoted, as the agent does. Its output is not.
   * An error text may repeat what was run. A word of it that shares `SHARED_CHARS` characters in a row with the
     step's configuration is masked: configurations hold secrets.

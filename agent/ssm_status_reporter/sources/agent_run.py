@@ -3,8 +3,8 @@
 Rules:
   * State files hold resolved parameters in clear text. Only the members named here are decoded; a step's
     configuration is looked into for one purpose, to keep it out of an error text. No error tells content.
-  * The agent truncates and rewrites its files in place: bytes that are no whole JSON text are ``TORN``, which is no
-    error. Its last byte closes the object, so no cut text passes for a whole one.
+  * The agent truncates and rewrites its files in place: bytes that are no whole JSON text are ``TORN``, which is
+    no error. The last byte closes the object, so that no cut text passes for a whole one.
   * Run Command and sessions share the directory: they are ``NOT_A_RUN``.
   * A run counts as final only with a status that the agent does not leave again: `FINAL`.
 
@@ -171,12 +171,7 @@ def _told(step: _Step) -> Step:
 
 def _reason(result: _Result, configuration: msgspec.Raw) -> str:
     error_text = result.standard_error or result.error
-    if not error_text:
-        return ""
-    try:
-        return shown(error_text, msgspec.json.decode(configuration))
-    except (msgspec.DecodeError, RecursionError):
-        return ""  # what is to be kept out of it is not known: then all of it
+    return shown(error_text, msgspec.json.decode(configuration)) if error_text else ""
 
 
 def _milliseconds(end: str) -> int | None:

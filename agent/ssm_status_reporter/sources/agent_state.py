@@ -41,11 +41,6 @@ class StateFile:
                 break
         return b"".join(pieces)
 
-    @property
-    def is_linked(self) -> bool:
-        """Whether it has a name somewhere."""
-        return os.fstat(self._descriptor).st_nlink > 0
-
     def close(self) -> None:
         """Release the descriptor."""
         os.close(self._descriptor)
@@ -75,7 +70,7 @@ class StateDirectory:
 
     def names(self) -> list[str]:
         """Every name in it, in the order of a run's beginning as far as names tell."""
-        return sorted(os.listdir(self._descriptor))
+        return sorted(os.listdir(self._descriptor))  # noqa: PTH208 - of a descriptor
 
     def inode(self, name: str) -> int | None:
         """The inode of the regular file of that name; None when there is none."""
@@ -85,9 +80,13 @@ class StateDirectory:
             return None
         return status.st_ino if stat.S_ISREG(status.st_mode) else None
 
+    def has(self, name: str) -> bool:
+        """Whether there is a regular file of that name."""
+        return self.inode(name) is not None
+
     def open(self, name: str) -> StateFile | None:
         """The regular file of that name; None when there is none (any more)."""
-        if self.inode(name) is None:
+        if not self.has(name):
             return None
         try:
             descriptor = os.open(name, _OPEN_FILE, dir_fd=self._descriptor)

@@ -28,9 +28,7 @@ _OVERFLOW: Final = int(Mask.Q_OVERFLOW)
 _DIRECTORY: Final = int(Mask.ISDIR)
 
 _ON_THE_WAY: Final = Mask.CREATE | Mask.MOVED_TO | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
-_IN_PLACE: Final = (
-    _ON_THE_WAY | Mask.MODIFY | Mask.CLOSE_WRITE | Mask.MOVED_FROM | Mask.DELETE
-)
+_IN_PLACE: Final = _ON_THE_WAY | Mask.MODIFY | Mask.CLOSE_WRITE | Mask.MOVED_FROM | Mask.DELETE
 
 
 class Place(Enum):
@@ -67,6 +65,8 @@ class Changes:
     """The path may lead elsewhere by now."""
     pending_made: bool = False
     """There may be another ``pending``."""
+    more: bool = False
+    """There was more to read than one drain reads."""
     ended: bool = False
     """``current``, or a directory on the way to it, is gone from its place."""
 
@@ -81,6 +81,8 @@ class AgentWatch:
         self._ready: Callable[[], None] | None = None
         self._steps: dict[int, str] = {}
         self._state: Watch | None = None
+        self.sees_all = True
+        """Whether every directory that is there on the way may be watched."""
         current = PurePosixPath(path) / Place.CURRENT.value
         for directory, step in zip(reversed(current.parents), current.parts[1:], strict=True):
             try:
@@ -88,6 +90,7 @@ class AgentWatch:
             except (FileNotFoundError, NotADirectoryError):
                 break
             except PermissionError:
+                self.sees_all = False
                 continue
             self._steps[watch.wd] = step
             self._state = watch if directory == current.parent else None
@@ -117,8 +120,9 @@ class AgentWatch:
                 changes = self.drain()
                 if changes.displaced or changes.ended or changes.overflowed:
                     return
-                await ready.wait()
-                ready.clear()
+                if not changes.more:
+                    await ready.wait()
+                    ready.clear()
         finally:
             self.notify(None)
 
@@ -141,6 +145,8 @@ class AgentWatch:
                 changes.ended = True
             else:
                 self._on_the_way(event.watch, name, changes)
+        else:
+            changes.more = True  # perhaps read from the kernel already, which then announces nothing
         self._rearm()
         return changes
 

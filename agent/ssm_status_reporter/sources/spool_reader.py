@@ -161,7 +161,7 @@ class SpoolReader:
         if before is not None and _same(before.look, look):
             return self._settle(spot, look.state, before.verdict)
         # Replaced or written to under our eyes. What was read before is a result all the same.
-        earlier = []
+        earlier = [Accepted(before.verdict, name)] if before and isinstance(before.verdict, Result) else []
         if isinstance(look, Irregular):
             if before is None or not self._put_back(spot):
                 self._say_irregular(spot, look)

@@ -1,0 +1,375 @@
+"""The service under a real systemd: the package installed, supervised, sandboxed, upgraded and removed.
+
+One machine for all: each test leaves the service running as it found it; the last ones upgrade and remove it.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import which
+from typing import Final
+
+import pytest
+
+from service_support import (
+    CHECKOUT,
+    CONFIG,
+    CONFIGURATION,
+    GROUP,
+    KEYS,
+    MEMBER,
+    NODE,
+    SPOOL,
+    STATE,
+    STRANGER,
+    UNIT,
+    UNIT_FILE,
+    Service,
+    package,
+    python_too_old,
+    seconds_of,
+)
+from systemd_support import CommandFailedError, Machine, why_not
+
+EXPOSURE_MAX: Final = 1.3
+STOP_SECONDS_MAX: Final = 15.0
+CREDENTIALS: Final = "/root/.aws/credentials"
+
+_WHY_NOT: Final = why_not() or python_too_old() or (None if which("dpkg-deb") else "no dpkg-deb for the package")
+pytestmark = pytest.mark.skipif(_WHY_NOT is not None, reason=f"no real systemd: {_WHY_NOT}")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two releases, older first."""
+    directory = tmp_path_factory.mktemp("packages")
+    return package(directory, 1), package(directory, 2)
+
+
+@pytest.fixture(scope="module")
+def installed(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    machine = Machine(tmp_path_factory.mktemp("machine") / "disk")
+    try:
+        service = Service(machine)
+        service.install(packages[0])
+        service.set_up()
+        service.start_endpoint()
+        yield service
+    finally:
+        machine.close()
+
+
+@pytest.fixture
+def service(installed: Service) -> Service:
+    """The service, running."""
+    installed.machine.write(CREDENTIALS, KEYS, mode=0o600)
+    installed.control("start")
+    return installed
+
+
+def test_it_starts_before_the_agent_has_its_keys(installed: Service) -> None:
+    """On a hybrid node whose agent has not written keys yet the service is up and waits; the keys end the hold."""
+    machine = installed.machine
+    machine.run("rm", "-rf", "/root/.aws")
+    installed.control("restart")
+    assert installed.is_active()
+    installed.drop("early", document="Keys-Later")
+    machine.until(
+        lambda: "credentials hold" in machine.shown(UNIT, "StatusText"), "the status line names the hold"
+    )
+    machine.write(CREDENTIALS, KEYS, mode=0o600)
+    assert installed.arrived("Keys-Later")["instance_id"] == NODE
+    machine.until(
+        lambda: "1 associations, 0 pending, last delivered" in machine.shown(UNIT, "StatusText"),
+        "the status line says that it was delivered",
+    )
+
+
+def test_the_unit_has_no_fault(service: Service) -> None:
+    """`systemd-analyze verify` has nothing to say, and the exposure is what was promised, drop-ins included."""
+    machine = service.machine
+    assert machine.run("systemd-analyze", "verify", UNIT_FILE) == ""
+    verdict = machine.run("systemd-analyze", "security", "--no-pager", UNIT).splitlines()[-1]
+    assert float(verdict.partition("service:")[2].split()[0]) <= EXPOSURE_MAX
+    assert machine.shown(UNIT, "CapabilityBoundingSet") == "cap_dac_read_search"
+    status = machine.path(f"/proc/{service.pid}/status").read_text("ascii")
+    assert f"CapEff:\t{1 << 2:016x}" in status
+
+
+def test_the_service_is_bounded(service: Service) -> None:
+    """Memory and tasks have limits that the kernel enforces."""
+    assert machine_limit(service, "MemoryMax") == 256 << 20
+    assert machine_limit(service, "TasksMax") == 64
+    assert 0 < machine_limit(service, "MemoryCurrent") < 128 << 20
+
+
+def machine_limit(service: Service, name: str) -> int:
+    """A number that systemd shows of the unit."""
+    return int(service.machine.shown(UNIT, name))
+
+
+def test_results_of_root_and_of_a_member_arrive(service: Service) -> None:
+    """Root's result, readable by root alone, and a group member's are delivered and taken away."""
+    service.drop("by-root", document="By-Root", mode=0o600)
+    service.drop("by-member", document="By-Member", mode=0o640, owner=f"{MEMBER}:{GROUP}")
+    service.machine.run(
+        "runuser", "--user", MEMBER, "--",
+        "ssm-status-reporter", "submit", "--document", "By-Submit", "--status", "Failed",
+    )  # fmt: skip
+    for document, status in (("By-Root", "Success"), ("By-Member", "Success"), ("By-Submit", "Failed")):
+        assert service.arrived(document)["status"] == status
+    service.machine.until(lambda: not list(service.machine.path(SPOOL).glob("*.json")), "the files are gone")
+
+
+def test_what_the_group_cannot_read_is_refused_with_the_remedy(service: Service) -> None:
+    """A member's result that the group may not read moves to rejected/, beside a text that says chmod."""
+    service.drop("closed", document="Closed", mode=0o600, owner=f"{MEMBER}:{MEMBER}")
+    error = f"{SPOOL}/rejected/closed.json.error"
+    service.machine.until(lambda: service.machine.path(error).exists(), "the refusal")
+    assert "chmod 0640" in service.machine.run("runuser", "--user", MEMBER, "--", "cat", error)
+    assert service.updates("Closed") == []
+
+
+def test_status_works_for_root_and_members_alone(service: Service) -> None:
+    """`status` tells root and the group's members the same, and a stranger neither that nor the results."""
+    assert service.state()["daemon"]["pid"] == service.pid
+    assert service.state("runuser", "--user", MEMBER, "--")["daemon"]["running"]
+    for command in (["ssm-status-reporter", "status"], ["ls", SPOOL], ["ls", STATE]):
+        with pytest.raises(CommandFailedError):
+            service.machine.run("runuser", "--user", STRANGER, "--", *command)
+
+
+def test_the_journal_has_fields(service: Service) -> None:
+    """`journalctl SSM_DOCUMENT=…` finds what became of a document, with a priority and without secrets."""
+    service.drop("fields", document="Fields", message="all well")
+    service.arrived("Fields")
+    entry = service.logged("delivered", document="Fields")
+    assert (entry["PRIORITY"], entry["SSM_INSTANCE_ID"], entry["_PID"]) == ("6", NODE, str(service.pid))
+    assert json.loads(entry["MESSAGE"])["document"] == "Fields"
+    assert "secret-never-logged" not in service.machine.run("journalctl", "--all", "--output=export")
+
+
+def test_a_stopped_daemon_is_ended_by_the_watchdog(service: Service) -> None:
+    """A daemon that hangs is ended and started anew, and what came meanwhile is delivered."""
+    before = service.pid
+    service.machine.run("kill", "-STOP", str(before))
+    service.drop("hung", document="While-Hung")
+    service.anew_since(before)
+    assert service.arrived("While-Hung")
+    said = service.machine.run("journalctl", "--unit", UNIT, "--grep=Watchdog timeout", "--output=cat")
+    assert "Watchdog timeout" in said
+
+
+def test_an_idle_daemon_lives_through_the_watchdog(service: Service) -> None:
+    """With nothing to do, the daemon is not taken for stuck."""
+    before, machine = service.pid, service.machine
+
+    def fed() -> int:
+        return int(machine.shown(UNIT, "WatchdogTimestampMonotonic"))
+
+    first = fed()
+    machine.until(lambda: fed() > first + 2 * 4_000_000, "two watchdog intervals passed")
+    assert service.pid == before
+
+
+def test_a_killed_daemon_comes_back(service: Service) -> None:
+    """After kill -9 the daemon is started anew, and what came meanwhile is delivered."""
+    before = service.pid
+    service.machine.run("kill", "-KILL", str(before))
+    service.drop("killed", document="While-Killed")
+    service.anew_since(before)
+    assert service.arrived("While-Killed")
+
+
+def test_reload_takes_a_good_configuration_and_keeps_it_for_a_bad_one(service: Service) -> None:
+    """A good configuration is taken by the same process; a bad one fails the reload, is said, changes nothing."""
+    machine, before = service.machine, service.pid
+    machine.write(CONFIGURATION, CONFIG + "log: {level: debug}\nmetrics: {listen: '127.0.0.1:9107'}\n")
+    service.control("reload")
+    entry = json.loads(service.logged("reloaded")["MESSAGE"])
+    assert entry["changed"] == ["log.level", "metrics.listen"]
+    assert entry["needs_restart"] == ["metrics.listen"]
+    machine.write(CONFIGURATION, "delivery: {rate: fast, wings: 2}\n")
+    with pytest.raises(CommandFailedError):
+        service.control("reload")
+    said = machine.run("journalctl", "--unit", UNIT, "--output=cat", "--lines=20")
+    assert "delivery.rate" in said
+    assert "delivery.wings" in said
+    machine.run("kill", "-HUP", str(before))
+    assert service.logged("not reloaded: the configuration is bad, the old one stays in force")["PRIORITY"] == "3"
+    assert service.pid == before
+    machine.write(CONFIGURATION, CONFIG)
+    service.control("reload")
+    service.drop("after", document="After-Reloads")
+    assert service.arrived("After-Reloads")
+
+
+def test_a_bad_configuration_is_not_tried_again_and_again(service: Service) -> None:
+    """With a bad configuration the start fails with 78 and stays failed, rather than in a loop."""
+    machine = service.machine
+    machine.write(CONFIGURATION, "wings: 2\n")
+    with pytest.raises(CommandFailedError):
+        service.control("restart")
+    assert machine.shown(UNIT, "ActiveState") == "failed"
+    assert machine.shown(UNIT, "ExecMainStatus") == "78"
+    machine.write(CONFIGURATION, CONFIG)
+    service.control("start")
+    assert service.is_active()
+
+
+def test_it_stops_in_time_with_a_call_out(service: Service) -> None:
+    """A stop ends within its bound although the endpoint does not answer, cleanly; the report goes out later."""
+    machine = service.machine
+    machine.run("systemctl", "kill", "--signal=STOP", "endpoint.service")
+    service.drop("unanswered", document="Unanswered")
+    machine.until(lambda: service.state()["outbox"]["in_flight"], "a call is out")
+    assert seconds_of(service, "stop") < STOP_SECONDS_MAX
+    assert machine.shown(UNIT, "Result") == "success"
+    machine.run("systemctl", "kill", "--signal=CONT", "endpoint.service")
+    service.control("start")
+    machine.until(
+        lambda: not service.state()["outbox"]["pending"] and not service.state()["outbox"]["in_flight"],
+        "nothing is left to do",
+    )
+    assert service.updates("Unanswered")
+
+
+_READ: Final = (
+    "/etc/shadow",
+    "/etc/gshadow",
+    "/root/secret",
+    f"/home/{STRANGER}/secret",
+    "/srv/of-stranger",
+    CREDENTIALS,
+    "/var/lib/amazon/ssm/registration",
+)
+_WRITE: Final = (
+    *("/", "/etc", "/etc/ssm-status-reporter", "/usr", "/opt", "/opt/ssm-status-reporter", "/var", "/var/lib"),
+    *("/var/lib/amazon/ssm", "/var/spool", "/root", "/root/.aws", "/home", "/srv", "/dev/shm", "/run", "/var/tmp"),  # noqa: S108 - named to be refused
+    *(STATE, SPOOL),
+)
+_SANDBOX: Final = f"""
+import subprocess
+
+def tried(what, *arguments):
+    try:
+        what(*arguments)
+    except OSError as error:
+        return error.strerror
+    return "done"
+
+def read(path):
+    with open(path) as file:
+        file.read(1)
+
+def write(path):
+    with open(path + "/.probe", "w") as file:
+        file.write("x")
+    os.unlink(path + "/.probe")
+
+found["read"] = [path for path in {_READ!r} if tried(read, path) == "done"]
+found["written"] = [path for path in {_WRITE!r} if tried(write, path) == "done"]
+found["root's home"] = sorted(os.listdir("/root"))
+found["shell"] = tried(subprocess.run, ["/bin/sh", "-c", "true"])
+found["processes"] = len([name for name in os.listdir("/proc") if name.isdigit()])
+"""
+
+
+def test_the_sandbox_opens_what_is_needed_and_nothing_else(service: Service) -> None:
+    """The agent's 0700 directory and its keys can be read, not /etc/shadow, the rest of /root or others' files.
+
+    And nothing can be written outside the service's own directories.
+    """
+    machine = service.machine
+    machine.write("/root/secret", "secret", mode=0o600)
+    machine.write(f"/home/{STRANGER}/secret", "secret", mode=0o600, owner=f"{STRANGER}:{STRANGER}")
+    machine.write("/srv/of-stranger", "secret", mode=0o600, owner=f"{STRANGER}:{STRANGER}")
+    found = service.probe(_SANDBOX)
+    service.control("restart")
+    assert found["read"] == [CREDENTIALS, "/var/lib/amazon/ssm/registration"]
+    assert found["written"] == ["/var/tmp", STATE, SPOOL]  # noqa: S108 - its own, by PrivateTmp=
+    assert found["root's home"] == [".aws"]
+    assert found["shell"] == "Permission denied"
+    assert found["processes"] <= 2  # the daemon's and the probe's
+
+
+def test_client_keys_are_handed_over(service: Service) -> None:
+    """With the drop-in for MQTT the daemon has the broker's client keys, which are root's alone where they lie."""
+    machine = service.machine
+    for name in ("client.crt", "client.key", "password"):
+        machine.write(f"/etc/ssm-status-reporter/mqtt/{name}", f"{name} of mqtt", mode=0o600)
+    service.drop_in("mqtt.conf", (CHECKOUT / f"systemd/{UNIT}.d.examples/mqtt.conf").read_text("utf-8"))
+    service.control("restart")
+    key = machine.path(f"/proc/{service.pid}/root/run/credentials/{UNIT}/mqtt.key")
+    assert key.read_text("ascii") == "client.key of mqtt"
+    machine.run("rm", "-r", f"/etc/systemd/system/{UNIT}.d/mqtt.conf", "/etc/ssm-status-reporter/mqtt")
+    machine.run("systemctl", "daemon-reload")
+
+
+def test_rotated_keys_are_seen(service: Service) -> None:
+    """Keys that the agent rewrites in place, or a file put in the other's place, sign the next call."""
+    machine = service.machine
+    machine.path(CREDENTIALS).write_text(KEYS.replace("AKIDEXAMPLE", "AKIDINPLACE"), "ascii")
+    service.drop("rotated", document="Rotated")
+    assert service.arrived("Rotated")["access_key_id"] == "AKIDINPLACE"
+    machine.write(CREDENTIALS, KEYS.replace("AKIDEXAMPLE", "AKIDREPLACED"), mode=0o600)
+    service.drop("replaced", document="Replaced")
+    assert service.arrived("Replaced")["access_key_id"] == "AKIDREPLACED"
+
+
+def test_a_results_directory_made_anew_is_served(service: Service) -> None:
+    """A results directory that was removed and made again is watched and written as before, without a restart."""
+    machine, before = service.machine, service.pid
+    machine.run("rm", "-rf", SPOOL)
+    machine.run("systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/ssm-status-reporter.conf")
+    service.drop("again", document="Made-Anew")
+    assert service.arrived("Made-Anew")
+    assert service.pid == before
+
+
+def test_upgrade_in_place_with_a_backlog(service: Service, packages: tuple[Path, Path]) -> None:
+    """An upgrade starts the new daemon, keeps the edited configuration, and the backlog is delivered by it."""
+    machine, before = service.machine, service.pid
+    service.stop_endpoint()
+    for number in range(3):
+        service.drop(f"backlog-{number}", document=f"Backlog-{number}")
+    machine.until(lambda: service.state()["outbox"]["pending"] == 3, "three reports wait")
+    service.install(packages[1])
+    assert service.anew_since(before)
+    assert machine.run("dpkg-query", "--show", "--showformat=${Version}", "ssm-status-reporter").endswith("-2")
+    assert machine.path(CONFIGURATION).read_text("utf-8") == CONFIG
+    service.start_endpoint()
+    for number in range(3):
+        assert service.arrived(f"Backlog-{number}")
+
+
+def test_an_upgrade_does_not_start_what_was_stopped(service: Service, packages: tuple[Path, Path]) -> None:
+    """A service that the administrator stopped and disabled stays so through an upgrade."""
+    service.control("stop")
+    service.control("disable")
+    service.install(packages[1])
+    assert not service.is_active()
+    enabled = service.machine.run("systemctl", "is-enabled", UNIT, check=False)
+    assert enabled.strip() == "disabled"
+
+
+def test_removal_keeps_the_state_and_purging_does_not(service: Service) -> None:
+    """Removing the package ends the service and keeps what is undelivered; purging it leaves nothing behind."""
+    machine = service.machine
+    service.stop_endpoint()
+    service.drop("kept", document="Kept")
+    machine.until(lambda: service.state()["outbox"]["pending"], "a report waits")
+    machine.run("dpkg", "--remove", "ssm-status-reporter")
+    assert not service.is_active()
+    for gone in ("/opt/ssm-status-reporter", "/usr/local/bin/ssm-status-reporter", UNIT_FILE):
+        assert not machine.path(gone).exists()
+        assert not machine.path(gone).is_symlink()
+    for kept in (f"{STATE}/outbox.db", SPOOL, CONFIGURATION):
+        assert machine.path(kept).exists()
+    machine.run("dpkg", "--purge", "ssm-status-reporter")
+    for gone in (STATE, SPOOL, "/etc/ssm-status-reporter"):
+        assert not machine.path(gone).exists()
+    left = machine.run("find", "/etc/systemd", "/usr/lib", "/usr/local", "/opt", "-name", "ssm-status-reporter*")
+    assert [
+        line for line in left.splitlines() if "/service.d" not in line and not line.endswith(".service.d")
+    ] == []

@@ -2,10 +2,16 @@
 
 import asyncio
 import heapq
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
 
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
@@ -44,6 +50,7 @@ from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.commit import Committer, Operation
 from ssm_status_reporter.outbox.database import Durability, Migration, migrations
 from ssm_status_reporter.outbox.sqlite import Reconciliation, SqliteOutbox
+from ssm_status_reporter.outbox.tables import Tables
 from ssm_status_reporter.ports import Chance, Clock
 
 T = TypeVar("T")
@@ -254,3 +261,35 @@ def outbox_at(
     """The real outbox in a file, not yet recovered."""
     committer = WatchedCommitter(path)
     return committer, SqliteOutbox(committer, clock, chance, policy, reconciliation, DEAD_LETTERS_MAX)
+
+
+class Contents(msgspec.Struct):
+    """What an outbox holds."""
+
+    counters: dict[str, int]
+    entries: dict[Association, Entry]
+    columns: dict[Association, tuple[str, bool, int | None]]
+
+
+def contents(tables: Tables) -> Contents:
+    """Read everything, in one transaction."""
+    decode = msgspec.json.Decoder(Entry).decode
+    rows = tables._execute("SELECT entry, state, busy, due_ms FROM association").fetchall()
+    entries = [decode(row[0]) for row in rows]
+    return Contents(
+        counters=dict(tables._execute("SELECT name, value FROM counter").fetchall()),
+        entries={entry.association: entry for entry in entries},
+        columns={
+            entry.association: (row[1], bool(row[2]), row[3]) for entry, row in zip(entries, rows, strict=True)
+        },
+    )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What is said is not written: tens of thousands of lines that nobody reads."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()

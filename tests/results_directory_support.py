@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ssm_status_reporter.config import AfterAccept
 from ssm_status_reporter.domain.result import Result
+from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.ports import Clock
 from ssm_status_reporter.sources.results_directory import ResultsDirectory
-from ssm_status_reporter.sources.seen import Sighting
 from ssm_status_reporter.sources.spool_reader import Settings
 
 NODE = "i-0123456789abcdef0"

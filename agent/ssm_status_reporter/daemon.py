@@ -38,8 +38,10 @@ from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE
 from ssm_status_reporter.ports import Chance, Clock, Source
 from ssm_status_reporter.reporter import Reporter
+from ssm_status_reporter.sources.agent_reader import Absence, AgentSettings
 from ssm_status_reporter.sources.results_directory import ResultsDirectory
 from ssm_status_reporter.sources.spool_reader import Settings
+from ssm_status_reporter.sources.ssm_agent import SsmAgent
 from ssm_status_reporter.ssm.client import ClientSettings, SsmClient
 
 CONNECTIONS_MAX: Final = 64
@@ -172,6 +174,13 @@ class Daemon:
                 self._configuration.node.allow,
             )
             sources.append(ResultsDirectory(settings, self._clock, outbox))
+        agent = self._configuration.sources.ssm_agent
+        if agent.enabled is not False:
+            absence = Absence.COMPLAINED_OF if agent.enabled is True else Absence.EXPECTED
+            runs = AgentSettings(str(agent.path.absolute()), identity.instance_id, agent.associations, absence)
+            sources.append(SsmAgent(runs, self._clock))
+        if self._configuration.sources.mqtt.enabled:
+            log.error("sources.mqtt is enabled, but this version takes no results over MQTT: disable it")
         return sources
 
     def _client_settings(self, identity: Identity) -> ClientSettings:

@@ -71,7 +71,7 @@ async def test_list_and_show_tell_what_was_refused_why_and_by_which_request(tmp_
 
 
 async def test_a_retry_goes_out_at_once_with_a_running_daemon(tmp_path: Path) -> None:
-    """retry beside a running daemon: the service holds it within 2 s, and the letter is gone."""
+    """Retry beside a running daemon: the service holds it within 2 s, and the letter is gone."""
     async with Emulator(REFUSING) as emulator:
         site = Site(tmp_path, emulator.url)
         async with site.daemon() as daemon:
@@ -95,7 +95,7 @@ async def test_a_retry_goes_out_at_once_with_a_running_daemon(tmp_path: Path) ->
 
 
 async def test_a_retry_without_a_daemon_goes_out_at_its_start(tmp_path: Path) -> None:
-    """retry while no daemon runs is stored, and delivered when one starts."""
+    """Retry while no daemon runs is stored, and delivered when one starts."""
     async with Emulator(REFUSING) as emulator:
         site = Site(tmp_path, emulator.url)
         async with site.daemon() as daemon:
@@ -149,7 +149,7 @@ async def test_a_retry_never_overwrites_something_newer(tmp_path: Path, *, runni
 
 
 async def test_a_discarded_letter_is_gone_and_the_next_equal_result_is_news(tmp_path: Path) -> None:
-    """discard drops it for good; what was refused may be reported anew."""
+    """Discard drops it for good; what was refused may be reported anew."""
     async with Emulator(REFUSING) as emulator:
         site = Site(tmp_path, emulator.url)
         async with site.daemon() as daemon:
@@ -214,7 +214,7 @@ async def test_they_are_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
 
 @needs_root
 async def test_root_leaves_no_file_behind_that_the_daemon_could_not_write(open_path: Path) -> None:
-    """retry run by root, with the daemon of another user stopped and running, leaves only that user's files."""
+    """Retry run by root, with the daemon of another user stopped and running, leaves only that user's files."""
     async with Emulator(REFUSING) as emulator:
         site = Site(open_path, emulator.url)
         site.config.chmod(0o644)

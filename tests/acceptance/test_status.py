@@ -140,9 +140,11 @@ async def test_what_waits_and_why_is_shown_to_programs_and_people(tmp_path: Path
             for document in ("Absent", "Wrong", "Denied", "Good"):
                 site.drop(document, "Failed", "as it is", observed_at="2026-01-01T00:00:00Z")
             await daemon.state(
-                lambda state: [each["state"] for each in state["associations"]]
-                == ["parked", "pending", "acknowledged", "dead"]
-                and state["holds"],
+                lambda state: (
+                    [each["state"] for each in state["associations"]]
+                    == ["parked", "pending", "acknowledged", "dead"]
+                    and state["holds"]
+                ),
                 "each in its state",
             )
             ended = await site.run("status", "--json")
@@ -205,7 +207,7 @@ async def test_members_of_the_group_see_it_and_others_are_told_how(open_path: Pa
 
 
 async def test_an_outbox_that_is_none_is_said_and_left_alone(tmp_path: Path) -> None:
-    """status of a file that is no database is exit 1 with its name, and changes nothing."""
+    """Status of a file that is no database is exit 1 with its name, and changes nothing."""
     site = Site(tmp_path, "http://127.0.0.1:9")
     site.outbox.write_bytes(b"nonsense" * 1000)
     ended = await site.run("status", "--json")

@@ -5,7 +5,6 @@ after every step is an invariant; what holds once all faults have stopped is loo
 """
 
 import asyncio
-import logging
 import shutil
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, replace
@@ -14,9 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
 
-import msgspec
 import pytest
-import structlog
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -32,10 +29,12 @@ from domain_support import (
     PROBLEM,
     SECOND,
     ManualClock,
+    contents,
     outbox_at,
+    quietly,
 )
 from ssm_status_reporter.domain.association import Association
-from ssm_status_reporter.domain.entry import Claim, Count, Entry, Step
+from ssm_status_reporter.domain.entry import Claim, Count, Step
 from ssm_status_reporter.domain.holds import Hold, Node, Opening
 from ssm_status_reporter.domain.outcome import (
     Answer,
@@ -53,7 +52,6 @@ from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
 from ssm_status_reporter.outbox import letters
 from ssm_status_reporter.outbox.database import Durability
 from ssm_status_reporter.outbox.sqlite import Claims, Reconciliation, Settlement
-from ssm_status_reporter.outbox.tables import Tables
 
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -111,10 +109,9 @@ def sightings(ages_ms: tuple[int, ...], served: tuple[Served, ...]) -> st.Search
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """The outbox says what it finds: tens of thousands of lines here, which nobody reads."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.reset_defaults()
+    """The outbox says what it finds, thousands of times."""
+    with quietly():
+        yield
 
 
 class Ending(Enum):
@@ -124,14 +121,6 @@ class Ending(Enum):
     TAKEN = auto()
     LOST = auto()
     FAILED = auto()
-
-
-class Contents(msgspec.Struct):
-    """What the file holds after a step."""
-
-    counters: dict[str, int]
-    entries: dict[Association, Entry]
-    columns: dict[Association, tuple[str, bool, int | None]]
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -494,20 +483,6 @@ class OutboxMachine(RuleBasedStateMachine):
             held = self.service[association]
             assert held is not None, f"{association}: {newest} never arrived"
             assert held.same_as(newest, self.service_compares), f"{association}: {newest}, not {held}"
-
-
-def contents(tables: Tables) -> Contents:
-    """Read everything, in one transaction."""
-    decode = msgspec.json.Decoder(Entry).decode
-    rows = tables._execute("SELECT entry, state, busy, due_ms FROM association").fetchall()
-    entries = [decode(row[0]) for row in rows]
-    return Contents(
-        counters=dict(tables._execute("SELECT name, value FROM counter").fetchall()),
-        entries={entry.association: entry for entry in entries},
-        columns={
-            entry.association: (row[1], bool(row[2]), row[3]) for entry, row in zip(entries, rows, strict=True)
-        },
-    )
 
 
 class TroubledClockMachine(OutboxMachine):

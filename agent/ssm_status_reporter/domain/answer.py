@@ -126,7 +126,7 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
         case HeldNothing() | Unserved():
             return Settled(replace(entry, acknowledged=None, unsure=False))
         case _:
-            return Settled(entry)  # not learnt this time; the next reconciliation asks again
+            return Settled(entry)  # not learnt this time: asked again later
 
 
 def _restored(entry: Entry, ours: Acknowledged, now: Now, policy: Policy) -> Settled:

@@ -72,7 +72,7 @@ STOP_SECONDS_MAX: Final = 10.0
 
 # The SSM Agent's runs.
 AGENT_RUNS_HELD_MAX: Final = 256
-"""State files held open until their run is over; beyond it the one held longest is let go, and met again when written."""
+"""State files held open until their run is over; beyond it the one held longest is let go."""
 AGENT_STATE_BYTES_MAX: Final = 16 * 1024 * 1024
 """A state file beyond this is not read."""
 AGENT_RESULTS_WAITING_MAX: Final = 1024

@@ -22,7 +22,16 @@ from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening
 from ssm_status_reporter.domain.holds import Change as HoldChange
 from ssm_status_reporter.domain.limits import CLAIM_SCAN_ROWS_MAX
 from ssm_status_reporter.domain.observation import Finding, observed
-from ssm_status_reporter.domain.outcome import Answer, Outcome
+from ssm_status_reporter.domain.outcome import (
+    Answer,
+    Busy,
+    Outcome,
+    Scope,
+    Throttled,
+    Unavailable,
+    Unreachable,
+    Withheld,
+)
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.domain.settlement import recovered, settled
@@ -157,7 +166,7 @@ class SqliteOutbox:
         )
 
     async def claim_probe(self) -> Claims:
-        """Take one due report, the one that was the probe longest ago."""
+        """Take one due report, the one that was the probe longest ago; a question while no report is due."""
         return await self._committer.submit(self._claim_probe, Durability.PROCESS_DEATH)
 
     async def claim_questions(self, slots: int) -> Claims:
@@ -168,15 +177,7 @@ class SqliteOutbox:
 
     async def answer(self, claim: Claim, answer: Answer) -> Settlement:
         """Settle a question; the settlement may go on with the call."""
-        return await self._committer.submit(
-            lambda tables: self._settle(
-                tables,
-                claim,
-                answered(
-                    tables.entry(claim.association), claim, answer, self._clock.now(), self._chance(), self.policy
-                ),
-            )
-        )
+        return await self._committer.submit(lambda tables: self._answer(tables, claim, answer))
 
     async def settle(self, claim: Claim, outcome: Outcome) -> Settlement:
         """Settle a call."""
@@ -252,8 +253,11 @@ class SqliteOutbox:
     def _claim_probe(self, tables: Tables) -> Claims:
         now = self._clock.now()
         entry = tables.next_probe(now.steady_ms, None)
-        claims = () if entry is None else (self._take(tables, claimed(entry, now, self.policy)),)
-        return Claims(claims, tables.next_due_ms())
+        if entry is not None:
+            return Claims((self._take(tables, claimed(entry, now, self.policy)),), tables.next_due_ms())
+        questions = self._claim_questions(tables, 1)
+        upcoming = [ms for ms in (tables.next_due_ms(), questions.next_due_ms) if ms is not None]
+        return Claims(questions.claims, min(upcoming, default=None))
 
     def _claim_questions(self, tables: Tables, slots: int) -> Claims:
         now = self._clock.now()
@@ -270,6 +274,19 @@ class SqliteOutbox:
         entry, claim = taken
         tables.store(entry)
         return claim
+
+    def _answer(self, tables: Tables, claim: Claim, answer: Answer) -> Settlement:
+        now = self._clock.now()
+        entry = tables.entry(claim.association)
+        settlement = self._settle(tables, claim, answered(entry, claim, answer, now, self._chance(), self.policy))
+        soon_ms = self.policy.backoff.max_ms
+        if (
+            settlement.entry.pending is None
+            and _may_pass(answer)
+            and not 0 < self.reconciliation.interval_ms < soon_ms
+        ):
+            tables.reconcile_again(claim.association, now.steady_ms + soon_ms)
+        return settlement
 
     def _settle(self, tables: Tables, claim: Claim, result: Settled) -> Settlement:
         tables.store(result.entry, self.reconciliation.next_ms(self._clock.now().steady_ms, self._chance()))
@@ -334,6 +351,13 @@ def _show_holds(tables: Tables, changes: Sequence[HoldChange]) -> None:
                 tables.release(change.hold.subject.instance_id)
         else:
             tables.put_hold(row)
+
+
+def _may_pass(answer: Answer) -> bool:
+    """Whether it is worth asking again before the next reconciliation: nothing was answered about this association."""
+    if isinstance(answer, Withheld):
+        return answer.scope in (Scope.ENDPOINT, Scope.CREDENTIALS, Scope.CLOCK)
+    return isinstance(answer, Busy | Throttled | Unreachable | Unavailable)
 
 
 def _forget(tables: Tables, names: Collection[bytes]) -> None:

@@ -6,36 +6,22 @@ commit that stores its result: a crash between the two would otherwise lose the 
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 from ssm_status_reporter.domain.result import Result
+from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.sources.spool import Content
 
 DIGEST_BYTES: Final = 16
 _INODE_BITS: Final = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """One state of one file. Two that are equal are the same result."""
-
-    name: bytes
-    """The file's name as the file system holds it, which need not be UTF-8."""
-    inode: int
-    """In 63 bits: what stores it may know only signed integers."""
-    mtime_ns: int
-    size_bytes: int
-    digest: bytes
-    """BLAKE2b of the content, 16 bytes: a rewrite within one tick of the file system's clock shows only here."""
-
-    @classmethod
-    def of(cls, content: Content) -> Self:
-        """The sighting of a file's content."""
-        state = content.state
-        digest = blake2b(content.payload, digest_size=DIGEST_BYTES).digest()
-        return cls(name_bytes(content.name), state.inode & _INODE_BITS, state.mtime_ns, state.size_bytes, digest)
+def sighting(content: Content) -> Sighting:
+    """The sighting of a file's content."""
+    state = content.state
+    digest = blake2b(content.payload, digest_size=DIGEST_BYTES).digest()
+    return Sighting(name_bytes(content.name), state.inode & _INODE_BITS, state.mtime_ns, state.size_bytes, digest)
 
 
 def name_bytes(name: str) -> bytes:

@@ -19,11 +19,12 @@ from ssm_status_reporter.config import AfterAccept
 from ssm_status_reporter.domain.limits import REMEMBERED_FILES_MAX
 from ssm_status_reporter.domain.quantity import size_text
 from ssm_status_reporter.domain.result import Refusal, Result
+from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.ports import Clock
 from ssm_status_reporter.sources.decode import Origin, Undecodable, Verdict, decode
 from ssm_status_reporter.sources.quoting import printable
 from ssm_status_reporter.sources.rejected import Rejected
-from ssm_status_reporter.sources.seen import Sighting, name_bytes
+from ssm_status_reporter.sources.seen import name_bytes, sighting
 from ssm_status_reporter.sources.spool import (
     REJECTED,
     TAKEN,
@@ -214,7 +215,7 @@ class SpoolReader:
 
     def _sighting(self, look: Content | Oversized | Unreadable) -> Sighting | None:
         if self._settings.after_accept is AfterAccept.KEEP and isinstance(look, Content):
-            return Sighting.of(look)
+            return sighting(look)
         return None
 
     def _put_back(self, spot: Spot) -> bool:

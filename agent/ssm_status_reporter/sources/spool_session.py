@@ -22,9 +22,10 @@ from ssm_status_reporter.domain.limits import (
     SPOOL_RETRY_MS_MAX,
     SPOOL_RETRY_MS_MIN,
 )
+from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.ports import Clock, Intake
 from ssm_status_reporter.sources.quoting import printable
-from ssm_status_reporter.sources.seen import KeptFiles, Sighting, name_bytes
+from ssm_status_reporter.sources.seen import KeptFiles, name_bytes
 from ssm_status_reporter.sources.spool import Place, ScanEntry, Spool, Spot
 from ssm_status_reporter.sources.spool_queue import Held, SpoolQueue
 from ssm_status_reporter.sources.spool_reader import Accepted, Settings, SpoolReader

@@ -1,0 +1,541 @@
+"""The reporter in virtual time: who waits for whom, how often what is called, and what a restart remembers."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from domain_support import (
+    HOUR,
+    MINUTE,
+    NO_REQUEST,
+    NODE,
+    OTHER_NODE,
+    POLICY,
+    PROBLEM,
+    SECOND,
+    START_MS,
+    ManualClock,
+    quietly,
+    report,
+)
+from simulation_support import FAST, LATENCY_MS, PACE, Call, Simulation, simulation
+from ssm_status_reporter.domain.association import Association
+from ssm_status_reporter.domain.entry import Count, State, Via
+from ssm_status_reporter.domain.outcome import (
+    Effect,
+    NotToBeHad,
+    Outcome,
+    Refused,
+    Scope,
+    Throttled,
+    Unavailable,
+    Unreachable,
+    Unserved,
+    Withheld,
+)
+from ssm_status_reporter.domain.report import Comparison
+from ssm_status_reporter.outbox.letters import letters
+from ssm_status_reporter.outbox.sqlite import Reconciliation
+from ssm_status_reporter.outbox.tables import FACT_COMPARISON
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+DOCUMENTS = [Association(NODE, f"Document-{number:02}") for number in range(20)]
+SICK, *OTHERS = DOCUMENTS
+ELSEWHERE = [Association(OTHER_NODE, f"Document-{number:02}") for number in range(5)]
+ASKING = replace(POLICY, asks_first=True)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """What the journal says is tested elsewhere."""
+    with quietly():
+        yield
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.db"
+
+
+def delivered(sim: Simulation, associations: list[Association], status: str) -> bool:
+    """Whether the service holds that for all of them."""
+    return all(each in sim.service.holds and sim.service.holds[each].status == status for each in associations)
+
+
+# One association in trouble.
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Unavailable(PROBLEM, Effect.NONE),
+        Unserved(PROBLEM),
+        Withheld(Scope.PERMISSION, PROBLEM),
+        Throttled(PROBLEM, 30_000),
+    ],
+)
+async def test_one_association_in_trouble_never_delays_another(path: Path, trouble: Outcome) -> None:
+    """While one report is retried for an hour, every other one goes out at once (rule 9)."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda call: trouble if call.association == SICK and call.is_update else None
+        await sim.observe("Failed", SICK)
+        for minute in range(1, 61):
+            await sim.run_until(minute * MINUTE)
+            status = ("Success", "Failed")[minute % 2]
+            await sim.observe(status, *OTHERS[:3])
+            await sim.run_for(SECOND)
+            assert delivered(sim, OTHERS[:3], status)
+        assert (await sim.entry(SICK)).pending is not None
+
+
+async def test_a_call_that_hangs_takes_one_slot_and_no_more(path: Path) -> None:
+    """A reply that does not come for ten seconds holds up its own association alone."""
+    async with simulation(path) as sim:
+        sim.service.latency_ms = lambda call: 10 * SECOND if call.association == SICK else LATENCY_MS
+        await sim.observe("Failed", SICK)
+        await sim.observe("Failed", *OTHERS)
+        await sim.run_for(2 * SECOND)
+        assert delivered(sim, OTHERS, "Failed")
+        assert SICK not in sim.service.holds
+
+
+async def test_server_errors_on_one_document_do_not_hold_the_endpoint(path: Path) -> None:
+    """A document that the service always fails on is its own trouble (rule 10)."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda call: Unavailable(PROBLEM, Effect.NONE) if call.association == SICK else None
+        await sim.observe("Failed", SICK)
+        await sim.run_for(HOUR)
+        assert list(sim.reporter.holds) == []
+        assert len(sim.service.updates) > 10
+        await sim.observe("Failed", OTHERS[0])
+        await sim.run_for(SECOND)
+        assert delivered(sim, OTHERS[:1], "Failed")
+
+
+# How much at a time.
+
+
+async def test_no_more_calls_are_out_than_configured(path: Path) -> None:
+    """`delivery.concurrency` is kept while a backlog is worked off."""
+    async with simulation(path, pace=replace(FAST, concurrency=3)) as sim:
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(10 * SECOND)
+        assert delivered(sim, DOCUMENTS, "Failed")
+        assert sim.service.most_out == 3
+
+
+async def test_a_backlog_goes_out_at_the_configured_rate(path: Path) -> None:
+    """`delivery.rate` and `delivery.burst` are kept."""
+    async with simulation(path, pace=replace(PACE, rate_per_second=2.0, burst=4, concurrency=16)) as sim:
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(20 * SECOND)
+        times = [call.at_ms for call in sim.service.calls]
+        assert sum(at_ms < 100 for at_ms in times) == 4
+        assert times[-1] >= (len(DOCUMENTS) - 4) / 2 * SECOND
+        assert delivered(sim, DOCUMENTS, "Failed")
+
+
+async def test_an_association_that_never_rests_is_called_once_a_window(path: Path) -> None:
+    """A status that changes ten times a second makes one call in two seconds, and the newest wins (rule 4)."""
+    async with simulation(path) as sim:
+        for tenth in range(100):
+            await sim.run_until(tenth * 100)
+            await sim.observe(("Success", "Failed")[tenth % 2], SICK, message=str(tenth))
+        await sim.run_for(10 * SECOND)
+        times = [call.at_ms for call in sim.service.calls]
+        assert times == [0, *range(2 * SECOND, 11 * SECOND, 2 * SECOND)]
+        assert sim.service.holds[SICK].message == "99"
+
+
+async def test_throttling_halves_the_rate_and_calls_that_go_well_bring_it_back(path: Path) -> None:
+    """A service that asks for less gets less, at once, and the configured rate again later (rule 12)."""
+    busy = [Association(NODE, f"Document-{number:03}") for number in range(400)]
+    throttle = Throttled(PROBLEM)
+    async with simulation(path, pace=replace(PACE, rate_per_second=10.0, burst=1, concurrency=16)) as sim:
+        sim.service.script = lambda call: throttle if 10 * SECOND <= call.at_ms < 11 * SECOND else None
+        await sim.observe("Failed", *busy)
+        await sim.run_until(50 * SECOND)
+        per_second = Counter(call.at_ms // SECOND for call in sim.service.calls)
+        assert [per_second[second] for second in range(2, 10)] == [10] * 8
+        assert 4 <= per_second[11] <= 7
+        assert per_second[11] <= per_second[12] < per_second[15]
+        assert [per_second[second] for second in range(25, 30)] == [10] * 5
+        assert delivered(sim, busy, "Failed")
+
+
+# Holds.
+
+
+async def test_a_dead_endpoint_is_probed_by_one_call_at_a_time_and_charged_to_nobody(path: Path) -> None:
+    """An outage of an hour costs a few dozen calls, whatever waits; every report is unharmed (rule 10)."""
+    async with simulation(path, pace=PACE) as sim:
+        sim.service.script = lambda _: Unreachable(PROBLEM)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(5 * SECOND)
+        assert [hold.scope for hold in sim.reporter.holds] == [Scope.ENDPOINT]
+        sim.service.most_out = 0
+        before = len(sim.service.calls)
+        await sim.run_until(HOUR)
+        assert sim.service.most_out == 1
+        assert 15 <= len(sim.service.calls) - before <= 60
+        entries = [await sim.entry(each) for each in DOCUMENTS]
+        assert all(entry.pending is not None and entry.pending.attempts == 0 for entry in entries)
+        assert {entry.state for entry in entries} == {State.PENDING}
+
+
+async def test_timeouts_during_an_outage_are_charged_to_nobody_either(path: Path) -> None:
+    """Once the endpoint is held, a call that times out is the outage's."""
+    async with simulation(path, pace=PACE) as sim:
+        sim.service.script = lambda _: Unavailable(PROBLEM, Effect.POSSIBLE)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_until(HOUR)
+        attempts = [(await sim.entry(each)).pending for each in DOCUMENTS]
+        assert sum(each.attempts for each in attempts if each is not None) < 10
+        assert 15 <= len(sim.service.calls) <= 80
+
+
+async def test_the_first_success_opens_and_the_backlog_ramps_up(path: Path) -> None:
+    """A service that is back is not run over by what waited for it (rule 10)."""
+    busy = [Association(NODE, f"Document-{number:03}") for number in range(100)]
+    async with simulation(path, pace=PACE) as sim:
+        sim.service.script = lambda call: Unreachable(PROBLEM) if call.at_ms < HOUR else None
+        await sim.observe("Failed", *busy)
+        await sim.run_until(HOUR)
+        while list(sim.reporter.holds):
+            await sim.run_for(SECOND)
+        opened_ms = sim.service.calls[-1].at_ms
+        await sim.run_for(5 * MINUTE)
+        times = [call.at_ms - opened_ms for call in sim.service.calls if call.at_ms > opened_ms]
+        assert sum(at_ms < 2 * SECOND for at_ms in times) <= 3
+        per_second = Counter(at_ms // (10 * SECOND) for at_ms in times)
+        assert per_second[0] < per_second[1] < per_second[2]
+        assert max(per_second.values()) <= 10 * PACE.rate_per_second + 1
+        assert delivered(sim, busy, "Failed")
+
+
+async def test_probes_take_turns(path: Path) -> None:
+    """A report that always fails for its own sake does not keep the scope shut for the others (rule 10)."""
+
+    def script(call: Call) -> Outcome | None:
+        if call.at_ms < MINUTE:
+            return Unavailable(PROBLEM, Effect.NONE)
+        return Unavailable(PROBLEM, Effect.NONE) if call.association == SICK else None
+
+    async with simulation(path, pace=PACE) as sim:
+        sim.service.script = script
+        await sim.observe("Failed", SICK)
+        await sim.run_for(SECOND)
+        await sim.observe("Failed", *OTHERS)
+        await sim.run_until(20 * MINUTE)
+        assert delivered(sim, OTHERS, "Failed")
+
+
+async def test_expired_credentials_are_loaded_afresh_and_probed_when_somebody_mended_them(path: Path) -> None:
+    """Each credentials failure drops the keys in use; a new credentials file is tried at once."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda _: Withheld(Scope.CREDENTIALS, PROBLEM)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_until(30 * MINUTE)
+        assert sim.service.credentials_reloaded == len(sim.service.calls)
+        assert len(sim.service.calls) < 50
+        sim.service.script = lambda _: None
+        sim.reporter.hurry(Scope.CREDENTIALS)
+        await sim.run_for(2 * SECOND)
+        assert list(sim.reporter.holds) == []
+
+
+async def test_without_credentials_no_call_is_counted(path: Path) -> None:
+    """`calls` counts what went out."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda _: Withheld(Scope.CREDENTIALS, NO_REQUEST)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_until(MINUTE)
+        assert await sim.counter(Count.CALLS) == 0
+
+
+async def test_an_invalid_node_is_held_alone(path: Path) -> None:
+    """A gateway's other nodes are reported for while one is not registered (rule 10)."""
+    invalid = Withheld(Scope.NODE, PROBLEM)
+    async with simulation(path) as sim:
+        sim.service.script = lambda call: (
+            invalid if call.association.instance_id == NODE and call.at_ms < HOUR else None
+        )
+        await sim.observe("Failed", *DOCUMENTS, *ELSEWHERE)
+        await sim.run_for(2 * SECOND)
+        assert delivered(sim, ELSEWHERE, "Failed")
+        before = len(sim.service.calls)
+        await sim.run_until(HOUR)
+        assert len(sim.service.calls) - before <= 60
+        assert {(await sim.entry(each)).state for each in DOCUMENTS} == {State.PENDING}
+        await sim.run_for(10 * MINUTE)
+        assert delivered(sim, DOCUMENTS, "Failed")
+        assert list(sim.reporter.holds) == []
+
+
+async def test_shut_nodes_with_nothing_to_report_do_not_keep_another_from_its_probe(path: Path) -> None:
+    """Every shut node that has a report waiting is probed, however many others are shut."""
+    nodes = [Association(f"i-{number:017x}", "Deploy-Web") for number in range(10)]
+    plan = Reconciliation(HOUR, on_start=False)
+    async with simulation(path, plan=plan, pace=replace(FAST, concurrency=2)) as sim:
+        await sim.observe("Success", *nodes)
+        await sim.run_for(SECOND)
+        sim.service.script = lambda _: Withheld(Scope.NODE, PROBLEM)
+        await sim.run_until(2 * HOUR)
+        assert len(list(sim.reporter.holds.shut_nodes())) == len(nodes)
+        sim.service.script = lambda _: None
+        await sim.observe("Failed", nodes[-1])
+        await sim.run_for(10 * MINUTE)
+        assert delivered(sim, nodes[-1:], "Failed")
+
+
+async def test_a_denied_document_is_held_first_and_everything_after_several(path: Path) -> None:
+    """One denied document delays nobody; when several are denied in a row, all wait for one probe (rule 10)."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda call: Withheld(Scope.PERMISSION, PROBLEM) if call.association == SICK else None
+        await sim.observe("Failed", SICK)
+        await sim.run_for(SECOND)
+        await sim.observe("Failed", OTHERS[0])
+        await sim.run_for(SECOND)
+        assert delivered(sim, OTHERS[:1], "Failed")
+        sim.service.script = lambda _: Withheld(Scope.PERMISSION, PROBLEM)
+        await sim.observe("Success", *OTHERS)
+        await sim.run_for(2 * SECOND)
+        before = len(sim.service.calls)
+        await sim.run_for(HOUR)
+        assert len(sim.service.calls) - before <= 60
+        sim.service.script = lambda _: None
+        await sim.run_for(10 * MINUTE)
+        assert delivered(sim, OTHERS, "Success")
+        assert delivered(sim, [SICK], "Failed")
+
+
+async def test_a_denied_question_never_holds_updates(path: Path) -> None:
+    """Without the right to DescribeAssociation everything is delivered all the same (rule 10)."""
+    async with simulation(path, policy=ASKING) as sim:
+        sim.service.script = lambda call: None if call.is_update else NotToBeHad(PROBLEM)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(5 * SECOND)
+        assert delivered(sim, DOCUMENTS, "Failed")
+        assert list(sim.reporter.holds) == []
+
+
+# Retries.
+
+
+async def test_what_is_not_served_is_parked_and_dead_after_its_time(path: Path) -> None:
+    """Every quarter of an hour for a day, then a dead letter (error table)."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda _: Unserved(PROBLEM)
+        await sim.observe("Failed", SICK)
+        await sim.run_until(24 * HOUR - MINUTE)
+        assert (await sim.entry(SICK)).state is State.PARKED
+        assert 80 <= len(sim.service.calls) <= 97
+        await sim.run_for(2 * MINUTE)
+        assert (await sim.entry(SICK)).state is State.DEAD
+        calls = len(sim.service.calls)
+        await sim.run_for(24 * HOUR)
+        assert len(sim.service.calls) == calls
+        assert [letter.association for letter in letters(path)] == [SICK]
+
+
+async def test_a_refused_report_is_dead_at_once(path: Path) -> None:
+    """What will never be taken is not tried twice."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda _: Refused(PROBLEM)
+        await sim.observe("Failed", SICK)
+        await sim.run_for(HOUR)
+        assert len(sim.service.calls) == 1
+        assert (await sim.entry(SICK)).state is State.DEAD
+
+
+async def test_a_retry_after_hint_is_kept(path: Path) -> None:
+    """A service that names a time is not called before it (rule 9)."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda call: Throttled(PROBLEM, 90 * SECOND) if call.at_ms < SECOND else None
+        await sim.observe("Failed", SICK)
+        await sim.run_until(3 * MINUTE)
+        first, second = sim.service.calls_for(SICK)[:2]
+        assert second.at_ms - first.at_ms >= 90 * SECOND
+        assert delivered(sim, [SICK], "Failed")
+
+
+async def test_the_next_attempt_survives_a_restart(path: Path) -> None:
+    """A daemon that is restarted every second does not make a call every second (rule 9)."""
+    clock = ManualClock()
+    async with simulation(path, clock=clock) as sim:
+        sim.service.script = lambda _: Throttled(PROBLEM, 10 * MINUTE)
+        await sim.observe("Failed", SICK)
+        await sim.run_for(SECOND)
+        due_ms = (await sim.entry(SICK)).due_at_ms
+        assert due_ms is not None
+        assert len(sim.service.calls) == 1
+    for _ in range(3):
+        clock.advance(SECOND)
+        clock.restart()
+        async with simulation(path, clock=clock) as sim:
+            await sim.run_for(SECOND)
+            assert sim.service.calls == []
+    async with simulation(path, clock=clock) as sim:
+        await sim.run_until(due_ms - START_MS - 1)
+        assert sim.service.calls == []
+        await sim.run_for(SECOND)
+        assert delivered(sim, [SICK], "Failed")
+
+
+async def test_a_lost_reply_is_asked_about_and_makes_no_second_call(path: Path) -> None:
+    """The service took the report and its reply was lost: the question finds it, StatusUnchanged is not provoked."""
+    async with simulation(path) as sim:
+
+        def script(call: Call) -> Outcome | None:
+            if call.report is None or len(sim.service.updates) > 1:
+                return None
+            sim.service.holds[call.association] = call.report
+            return Unavailable(PROBLEM, Effect.POSSIBLE)
+
+        sim.service.script = script
+        await sim.observe("Failed", SICK)
+        await sim.run_for(MINUTE)
+        assert len(sim.service.updates) == 1
+        assert len(sim.service.questions) == 1
+        assert await sim.counter(Count.ALREADY_HELD) == 1
+
+
+# What the service teaches.
+
+
+async def test_a_service_that_compares_the_status_alone_is_found_out(path: Path) -> None:
+    """After one StatusUnchanged to a new message, a change of message makes no call (rule 7)."""
+    clock = ManualClock()
+    async with simulation(path, clock=clock) as sim:
+        sim.service.compares = Comparison.STATUS
+        await sim.observe("Failed", SICK, message="one")
+        await sim.run_for(10 * SECOND)
+        await sim.observe("Failed", SICK, message="two")
+        await sim.run_for(10 * SECOND)
+        assert (len(sim.service.updates), len(sim.service.questions)) == (2, 1)
+        assert await sim.outbox.fact(FACT_COMPARISON) == Comparison.STATUS
+        await sim.observe("Failed", SICK, message="three")
+        await sim.run_for(10 * SECOND)
+        assert len(sim.service.calls) == 3
+        await sim.observe("Success", SICK, message="three")
+        await sim.run_for(10 * SECOND)
+        assert delivered(sim, [SICK], "Success")
+
+
+async def test_a_service_that_compares_messages_teaches_nothing(path: Path) -> None:
+    """A new message is delivered, every time."""
+    async with simulation(path) as sim:
+        for number in range(5):
+            await sim.observe("Failed", SICK, message=str(number))
+            await sim.run_for(10 * SECOND)
+        assert len(sim.service.calls) == 5
+        assert await sim.outbox.fact(FACT_COMPARISON) is None
+
+
+# Reconciliation.
+
+
+async def at_rest(path: Path, clock: ManualClock) -> dict[Association, object]:
+    """Everything delivered, and the daemon stopped."""
+    async with simulation(path, clock=clock) as sim:
+        await sim.observe("Success", *DOCUMENTS)
+        await sim.run_for(10 * SECOND)
+        assert delivered(sim, DOCUMENTS, "Success")
+        held = dict(sim.service.holds)
+    clock.advance(MINUTE)
+    clock.restart()
+    return dict(held)
+
+
+async def test_reconciliation_stays_within_its_share_of_the_rate(path: Path) -> None:
+    """At start every association is compared, at no more than a quarter of the rate, with jitter (rule 6)."""
+    clock = ManualClock()
+    await at_rest(path, clock)
+    plan = Reconciliation(0, on_start=True)
+    async with simulation(path, clock=clock, plan=plan, pace=replace(PACE, rate_per_second=4.0)) as sim:
+        sim.service.holds = {each: report("Success", at_ms=0) for each in DOCUMENTS}
+        start_ms = clock.now().steady_ms - START_MS
+        await sim.run_for(2 * MINUTE)
+        assert {call.association for call in sim.service.questions} == set(DOCUMENTS)
+        assert len(sim.service.questions) == len(DOCUMENTS)
+        times = [call.at_ms - start_ms for call in sim.service.questions]
+        assert all(sum(at_ms <= other < at_ms + SECOND for other in times) <= 2 for at_ms in times)
+        assert times[-1] >= (len(DOCUMENTS) - 1) * SECOND
+        assert sim.service.updates == []
+
+
+async def test_reconciliation_sends_what_was_lost_and_adopts_what_is_newer(path: Path) -> None:
+    """The service is the truth, and gets again what it has lost (rule 6)."""
+    clock = ManualClock()
+    await at_rest(path, clock)
+    lost, older, newer, *same = DOCUMENTS
+    async with simulation(path, clock=clock, plan=Reconciliation(0, on_start=True)) as sim:
+        sim.service.holds = {
+            older: report("Pending", at_ms=-HOUR),
+            newer: report("Failed", at_ms=MINUTE),
+            **{each: report("Success") for each in same},
+        }
+        await sim.run_for(10 * MINUTE)
+        assert {call.association for call in sim.service.updates} == {lost, older}
+        assert delivered(sim, [lost, older, *same], "Success")
+        adopted = (await sim.entry(newer)).acknowledged
+        assert adopted is not None
+        assert (adopted.report.status, adopted.via) == ("Failed", Via.ADOPTED)
+        assert await sim.counter(Count.DELIVERED) == len(DOCUMENTS)
+
+
+async def test_reports_go_before_questions(path: Path) -> None:
+    """Reconciliation takes only the slots that no report needs."""
+    clock = ManualClock()
+    await at_rest(path, clock)
+    plan = Reconciliation(0, on_start=True)
+    async with simulation(path, clock=clock, plan=plan, pace=replace(PACE, burst=1)) as sim:
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(3 * SECOND)
+        assert len(sim.service.updates) > len(DOCUMENTS) / 2
+        assert sim.service.questions == []
+
+
+async def test_a_question_that_got_no_answer_is_asked_again_soon(path: Path) -> None:
+    """A node that boots before its network compares with the service once the network is there, not six hours later."""
+    clock = ManualClock()
+    await at_rest(path, clock)
+    async with simulation(path, clock=clock, plan=Reconciliation(6 * HOUR, on_start=True)) as sim:
+        began_ms = clock.now().steady_ms - START_MS
+        sim.service.script = lambda call: Unreachable(PROBLEM) if call.at_ms < began_ms + MINUTE else None
+        await sim.run_for(HOUR)
+        answered = {call.association for call in sim.service.questions if call.at_ms >= began_ms + MINUTE}
+        assert answered == set(DOCUMENTS)
+        assert delivered(sim, DOCUMENTS, "Success")
+
+
+async def test_a_hold_is_probed_although_no_report_waits(path: Path) -> None:
+    """`status` does not show a dead endpoint for hours after it came back, only because no run has ended since."""
+    clock = ManualClock()
+    await at_rest(path, clock)
+    async with simulation(path, clock=clock, plan=Reconciliation(6 * HOUR, on_start=True)) as sim:
+        sim.service.holds = {each: report("Success") for each in DOCUMENTS}
+        sim.service.script = lambda _: Unreachable(PROBLEM)
+        await sim.run_for(MINUTE)
+        assert [hold.scope for hold in sim.reporter.holds] == [Scope.ENDPOINT]
+        sim.service.script = lambda _: None
+        await sim.run_for(10 * MINUTE)
+        assert list(sim.reporter.holds) == []
+
+
+# Stopping.
+
+
+async def test_stopping_takes_nothing_new_and_settles_what_is_out(path: Path) -> None:
+    """At SIGTERM the calls in flight are finished, and nothing else is begun."""
+    async with simulation(path, pace=replace(FAST, concurrency=2)) as sim:
+        sim.service.latency_ms = lambda _: 5 * SECOND
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.rest()
+        assert sim.reporter.calls_out == 2
+    assert len(sim.service.calls) == 2
+    assert len(sim.service.holds) == 2

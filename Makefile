@@ -7,7 +7,7 @@ USER_ENV := .venv
 DEVELOPER_ENV := .venv-dev
 BIN := $(DEVELOPER_ENV)/bin
 
-.PHONY: help demo test lint bench requirements clean
+.PHONY: help demo test lint bench requirements model clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ requirements: ## pin anew what the project depends on, with hashes
 		--no-emit-index-url --no-emit-find-links pyproject.toml requirements/build.in -o requirements/runtime.txt
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links pyproject.toml requirements/build.in requirements/dev.in -o requirements/dev.txt
+
+model: $(DEVELOPER_ENV)/installed ## cut the SDK's service model anew, after its version changed
+	$(BIN)/python tests/ssm_model_cut.py
 
 clean: ## remove what the other targets made
 	rm -rf $(USER_ENV) $(DEVELOPER_ENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -81,7 +81,7 @@ async def test_a_call_whose_reply_the_crash_lost_is_asked_about_and_not_repeated
             site.drop("Doc", "Success", "done")
             await daemon.line("asked the service what it holds", document="Doc")
             await daemon.state(lambda state: state["outbox"]["in_flight"], "the call is out")
-            await emulator.wait_for(lambda ledger: any(each.operation.startswith("Describe") for each in ledger))
+            await emulator.wait_for(lambda ledger: any(each.operation == "DescribeAssociation" for each in ledger))
             await asyncio.sleep(0.1)  # within the service's 300 ms
             await daemon.kill()
         await emulator.wait_for(lambda ledger: any(each.applied for each in ledger))

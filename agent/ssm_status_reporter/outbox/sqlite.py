@@ -255,6 +255,8 @@ class SqliteOutbox:
         entry = tables.next_probe(now.steady_ms, None)
         if entry is not None:
             return Claims((self._take(tables, claimed(entry, now, self.policy)),), tables.next_due_ms())
+        if not self.reconciliation.is_on:
+            return Claims((), tables.next_due_ms())
         questions = self._claim_questions(tables, 1)
         upcoming = [ms for ms in (tables.next_due_ms(), questions.next_due_ms) if ms is not None]
         return Claims(questions.claims, min(upcoming, default=None))

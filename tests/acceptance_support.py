@@ -47,6 +47,7 @@ ENDS: Final = (
 
 _AS_ANOTHER: Final = """
 import os, sys
+import importlib.readers, importlib.resources.readers  # what the new user's interpreter may not find later
 from ssm_status_reporter import config
 from ssm_status_reporter.cli import main, status, dead_letters
 user, group = int(sys.argv[1]), int(sys.argv[2])

@@ -5,7 +5,6 @@ import heapq
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -52,6 +51,7 @@ from ssm_status_reporter.outbox.database import Durability, Migration, migration
 from ssm_status_reporter.outbox.sqlite import Reconciliation, SqliteOutbox
 from ssm_status_reporter.outbox.tables import Tables
 from ssm_status_reporter.ports import Chance, Clock
+from values import replace
 
 T = TypeVar("T")
 

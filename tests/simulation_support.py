@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.outbox.database import Durability
 from ssm_status_reporter.outbox.sqlite import Reconciliation
 from ssm_status_reporter.reporter import Pace, Reporter
+from values import replace
 
 LATENCY_MS: Final = 50
 PACE: Final = Pace(concurrency=4, rate_per_second=5.0, burst=10, backoff=POLICY.backoff)

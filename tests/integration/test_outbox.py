@@ -1,26 +1,24 @@
 """The outbox on real files: what it survives, whom it refuses, what it costs (rules 1, 12 and 13)."""
 
 import asyncio
+import errno
+import logging
 import os
-import resource
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import structlog
+
 from domain_support import (
-    MINUTE,
     NODE,
-    POLICY,
     PROBLEM,
     START_MS,
     WEB,
@@ -32,28 +30,31 @@ from domain_support import (
     report,
     result,
 )
-
 from ssm_status_reporter.domain.association import Association
-from ssm_status_reporter.domain.entry import Count
+from ssm_status_reporter.domain.entry import Count, State
 from ssm_status_reporter.domain.outcome import Delivered, Refused
-from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.domain.time import Now
-from ssm_status_reporter.outbox.database import (
-    FILE_MODE,
-    Migration,
-    OutboxTooNewError,
-    migrations,
-)
-from ssm_status_reporter.outbox.letters import discard, letters, retry
+from ssm_status_reporter.outbox import letters
+from ssm_status_reporter.outbox.database import Migration as Step
+from ssm_status_reporter.outbox.database import OutboxError, OutboxTooNewError, opened
 from ssm_status_reporter.outbox.lock import Holder, Lock, OutboxInUseError, find_holder, lock_path
 from ssm_status_reporter.outbox.snapshot import snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 
 SECONDS_MAX: Final = 20.0
 NOW: Final = Now(START_MS, START_MS)
-MIB: Final = 1024 * 1024
+GARBAGE: Final = b"this is no database, but it is long enough to look like one" * 200
+HOLDER: Final = Holder(4711, START_MS)
+OTHER: Final = Association(NODE, "Deploy-Worker")
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """What is said is looked at where it matters."""
+    with quietly():
+        yield
 
 
 @pytest.fixture
@@ -61,18 +62,444 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "outbox.db"
 
 
+@pytest.fixture
+def garbage(path: Path) -> Path:
+    """What was an outbox once."""
+    path.parent.mkdir()
+    path.write_bytes(GARBAGE)
+    return path
+
+
+def content(path: Path) -> bytes:
+    """The file as it is."""
+    return path.read_bytes()
+
+
 @asynccontextmanager
-async def outbox(path: Path) -> AsyncIterator[SqliteOutbox]:
+async def outbox(path: Path) -> AsyncIterator[tuple[WatchedCommitter, SqliteOutbox]]:
     """The outbox of a daemon that runs."""
-    _, opened = outbox_at(path, ManualClock(), lambda: 0.5)
     async with asyncio.timeout(SECONDS_MAX):
-        await opened.recover()
+        committer, its_outbox = outbox_at(path, ManualClock(), lambda: 0.5)
+        try:
+            await its_outbox.recover()
+            yield committer, its_outbox
+        finally:
+            await its_outbox.close()
+
+
+def documents(first: int, count: int) -> list[Result]:
+    """One result for each of so many associations."""
+    return [
+        result("Failed", association=Association(NODE, f"Document-{number}"))
+        for number in range(first, first + count)
+    ]
+
+
+def pending(path: Path) -> set[str]:
+    """The documents of all reports that wait."""
+    return {each.document for each in snapshot(path, NOW).associations if each.pending is not None}
+
+
+def overwrite(path: Path, skip_pages: int = 0) -> None:
+    """Write garbage over the file's pages. In another process: closing it in ours would drop SQLite's locks on it."""
+    pages = max(1, path.stat().st_size // 4096 - skip_pages)
+    subprocess.run(
+        ["dd", "if=/dev/urandom", f"of={path}", "bs=4096", f"seek={skip_pages}", f"count={pages}", "conv=notrunc"],
+        check=True,
+        capture_output=True,
+    )
+
+
+def set_aside(path: Path) -> list[str]:
+    """The broken databases that are kept."""
+    return sorted(each.name for each in path.parent.glob(f"{path.name}.corrupt-*"))
+
+
+async def attempts(committer: WatchedCommitter, more: int) -> None:
+    """Return when so many more commits were tried; they give no sign of failing but this count."""
+    enough = committer.progress + more
+    async with asyncio.timeout(SECONDS_MAX):
+        while committer.progress < enough:  # noqa: ASYNC110 (the thread has no event for it)
+            await asyncio.sleep(0.01)
+
+
+@contextmanager
+def heard() -> Iterator[list[Any]]:
+    """What is said meanwhile, above debug."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    with structlog.testing.capture_logs() as said:
+        yield said
+
+
+def fill_up(filler: Path) -> None:
+    """Leave no block free."""
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+# Stored before acknowledged.
+
+
+async def test_what_is_observed_is_there_after_a_restart(path: Path) -> None:
+    """A result that was acknowledged to its source is delivered by the next process."""
+    async with outbox(path) as (_, first):
+        await first.observe([result("Failed")])
+    async with outbox(path) as (_, second):
+        assert await second.recover() == 1
+        (claim,) = (await second.claim(4, frozenset(), ())).claims
+        assert claim.report == report("Failed")
+
+
+_CHILD = """
+import asyncio, sys
+from pathlib import Path
+from domain_support import *
+async def main():
+    _, outbox = outbox_at(Path(sys.argv[1]), ManualClock(), lambda: 0.5)
+    number = 0
+    async def observe(number):
+        await outbox.observe([result("Failed", association=Association(NODE, f"Document-{number}"))])
+        sys.stdout.write(f"Document-{number}\\n")
+        sys.stdout.flush()
+    with quietly():
+        while True:
+            await asyncio.gather(*(observe(number + each) for each in range(20)))
+            number += 20
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 100, 777])
+def test_nothing_acknowledged_is_lost_by_a_sigkill(path: Path, lines: int) -> None:
+    """Killed in the middle of its commits, the daemon has every result that it acknowledged (rule 1)."""
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(tests)}
+    command = [sys.executable, "-c", _CHILD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        acknowledged = [child.stdout.readline() for _ in range(lines)]
+        child.send_signal(signal.SIGKILL)
+        acknowledged += child.stdout.readlines()
+    whole = {line.strip() for line in acknowledged if line.endswith("\n")}
+    assert len(whole) >= lines
+    assert whole <= pending(path)
+
+
+# Broken files.
+
+
+async def test_a_broken_file_is_set_aside_at_the_start(garbage: Path) -> None:
+    """A daemon whose outbox is garbage starts with a new one, keeps the old one, and says so loudly (rule 13)."""
+    path = garbage
+    with heard() as said:
+        async with outbox(path) as (_, fresh):
+            await fresh.observe([result("Failed")])
+    (aside,) = set_aside(path)
+    assert content(path.with_name(aside)) == GARBAGE
+    assert pending(path) == {WEB.document}
+    (line,) = [line for line in said if line["log_level"] == "critical"]
+    assert line["set_aside"].endswith(aside)
+    assert line["hint"]
+
+
+async def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
+    """A database whose inside is damaged is not trusted because its head is sound."""
+    async with outbox(path) as (_, first):
+        await first.observe(documents(0, 200))
+    overwrite(path, skip_pages=2)
+    async with outbox(path) as (_, second):
+        await second.observe([result("Failed")])
+    assert len(set_aside(path)) == 1
+    assert pending(path) == {WEB.document}
+
+
+async def test_a_file_that_breaks_while_the_daemon_runs_is_set_aside_and_the_batch_is_stored(path: Path) -> None:
+    """The disk garbles the outbox under a running daemon: it goes on with a new one, and its source is answered."""
+    async with outbox(path) as (committer, running):
+        await running.observe(documents(0, 500))
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        overwrite(path)
+        with heard() as said:
+            await running.observe([result("Failed")])
+        assert [line["log_level"] for line in said if line["log_level"] == "critical"] == ["critical"]
+        assert set((await committer.submit(contents)).entries) == {WEB}
+    assert set_aside(path)
+    assert pending(path) == {WEB.document}
+
+
+async def test_an_answer_from_before_the_outbox_broke_settles_no_report_from_after(path: Path) -> None:
+    """A call was out when the outbox broke: its success is not taken for that of the report that came since."""
+    async with outbox(path) as (committer, running):
+        await running.observe([result("Pending")])
+        (claim,) = (await running.claim(1, frozenset(), ())).claims
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        overwrite(path)
+        await running.observe([result("Failed", at_ms=1)])
+        assert set_aside(path)
+        await running.settle(claim, Delivered("id"))
+        entry = (await committer.submit(contents)).entries[WEB]
+        assert entry.pending is not None
+        assert entry.pending.report.status == "Failed"
+
+
+# Versions.
+
+
+async def test_a_file_of_a_later_version_is_left_alone(path: Path) -> None:
+    """After a downgrade the daemon refuses to touch what it does not understand, and says what to do."""
+    async with outbox(path) as (_, first):
+        await first.observe([result("Failed")])
+    with closing(sqlite3.connect(path)) as later:
+        later.execute("PRAGMA user_version=99")
+    before = content(path)
+    with pytest.raises(OutboxTooNewError, match=r"schema 99.*install that version again"):
+        outbox_at(path, ManualClock(), lambda: 0.5)
+    assert content(path) == before
+
+
+def test_an_older_version_is_migrated_step_by_step(path: Path) -> None:
+    """An upgrade brings the outbox along, with what is in it."""
+    first = Step(1, "CREATE TABLE one (value TEXT);")
+    second = Step(2, "ALTER TABLE one ADD COLUMN more TEXT DEFAULT 'added';")
+    third = Step(3, "CREATE TABLE two AS SELECT * FROM one;")
+    with closing(opened(path, (first,))) as connection:
+        connection.execute("INSERT INTO one VALUES ('kept')")
+    with closing(opened(path, (first, second, third))) as connection:
+        assert connection.execute("SELECT * FROM two").fetchall() == [("kept", "added")]
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+    """An upgrade that breaks off leaves the outbox to the version before it."""
+    first = Step(1, "CREATE TABLE one (value TEXT);")
+    bad = Step(2, "CREATE TABLE two (value TEXT); INSERT INTO nowhere VALUES (1);")
+    opened(path, (first,)).close()
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        opened(path, (first, bad))
+    with closing(opened(path, (first,))) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        assert tables == [("one",)]
+
+
+# One daemon.
+
+
+def test_two_daemons_on_one_outbox_are_refused(path: Path) -> None:
+    """The second one says which process has it, and what to do (rule 13)."""
+    path.parent.mkdir()
+    with Lock(path, HOLDER):
+        with pytest.raises(OutboxInUseError, match=r"process 4711 .*stop it, or set another outbox\.path"):
+            Lock(path, Holder(4712, START_MS))
+        assert find_holder(path) == HOLDER
+    with Lock(path, Holder(4712, START_MS)):
+        assert find_holder(path) == Holder(4712, START_MS)
+
+
+def test_who_runs_is_known_and_nobody_when_none_does(path: Path) -> None:
+    """`status` tells whether a daemon runs, also after it was killed."""
+    path.parent.mkdir()
+    assert find_holder(path) is None
+    with Lock(path, HOLDER):
+        assert find_holder(path) == HOLDER
+        assert snapshot(path, NOW).daemon.pid == 4711
+    assert lock_path(path).exists()
+    assert find_holder(path) is None
+    assert not snapshot(path, NOW).daemon.running
+
+
+# Who may read it.
+
+
+async def test_files_are_the_groups_to_read_whatever_the_umask(path: Path) -> None:
+    """`status` works for the group: files are 0640 in a directory of 0750."""
+    before = os.umask(0o027)
     try:
-        yield opened
+        async with outbox(path) as (_, running):
+            with Lock(path, HOLDER):
+                await running.observe([result("Failed")])
+                modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
     finally:
-        await opened.close()
+        os.umask(before)
+    assert modes == dict.fromkeys(("outbox.db", "outbox.db-wal", "outbox.db-shm", "outbox.db.lock"), 0o640)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
 
 
-def documents(count: int) -> list[Result]:
-    """So many associations, one result each."""
-    return [result("Failed", association=Association(NODE, f"Document-{number}")) for number in range(count)]
+async def test_a_snapshot_sees_what_is_committed_while_the_daemon_writes(path: Path) -> None:
+    """`status` beside a running daemon shows its last commit, and does not wait for it."""
+    async with outbox(path) as (_, running):
+        await running.observe(documents(0, 3))
+        await running.claim(1, frozenset(), ())
+        seen = snapshot(path, NOW)
+        assert (seen.outbox.pending, seen.outbox.in_flight) == (2, 1)
+        assert seen.counters["received"] == 3
+
+
+async def test_a_snapshot_works_without_a_daemon_and_leaves_nothing_behind(path: Path) -> None:
+    """`status` after the daemon has stopped reads the same, and makes no files."""
+    assert snapshot(path, NOW).associations == []
+    async with outbox(path) as (_, running):
+        await running.observe(documents(0, 3))
+    before = sorted(each.name for each in path.parent.iterdir())
+    assert snapshot(path, NOW).outbox.pending == 3
+    assert sorted(each.name for each in path.parent.iterdir()) == before == ["outbox.db"]
+
+
+def test_what_is_no_database_cannot_be_read_and_says_so(garbage: Path) -> None:
+    """`status` on garbage is an error with a reason, not a traceback."""
+    with pytest.raises(OutboxError, match="cannot be read"):
+        snapshot(garbage, NOW)
+
+
+# A full disk.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "small"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a small file system is not possible here: {mounted.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+async def test_a_full_disk_stops_acknowledging_loses_nothing_and_is_recovered_from(small_disk: Path) -> None:
+    """Sources wait while the disk is full, and go on by themselves when there is room again (rule 13)."""
+    path = small_disk / "outbox.db"
+    filler = small_disk / "filler"
+    async with outbox(path) as (committer, running):
+        await running.observe(documents(0, 10))
+        fill_up(filler)
+        with heard() as said:
+            waiting = [asyncio.create_task(running.observe(documents(10 + 100 * each, 100))) for each in range(5)]
+            await attempts(committer, 2)
+            assert not all(task.done() for task in waiting)
+            filler.unlink()
+            await asyncio.gather(*waiting)
+        assert [line["log_level"] for line in said] == ["error", "info"]
+        found = await committer.submit(contents)
+    assert len(found.entries) == 510
+    assert found.counters[Count.RECEIVED] == 510
+    assert set_aside(path) == []
+
+
+async def test_a_full_disk_does_not_keep_the_daemon_from_stopping(small_disk: Path) -> None:
+    """SIGTERM ends a daemon whose disk is full; what was not acknowledged stays with its source."""
+    path = small_disk / "outbox.db"
+    async with outbox(path) as (committer, running):
+        fill_up(small_disk / "filler")
+        observing = asyncio.create_task(running.observe(documents(0, 2000)))
+        await attempts(committer, 1)
+        await running.close()
+        assert not observing.done()
+        observing.cancel()
+    (small_disk / "filler").unlink()
+    assert pending(path) == set()
+
+
+# What it costs.
+
+
+def memory_mib() -> float:
+    """What the process has in memory."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def test_a_hundred_thousand_associations_cost_disk_and_not_memory(path: Path) -> None:
+    """A gateway for a large fleet keeps its memory; neither a claim nor a start takes long (rule 12)."""
+    loop = asyncio.get_running_loop()
+    async with outbox(path) as (_, running):
+        await running.observe(documents(0, 5000))
+        before_mib, began = memory_mib(), loop.time()
+        for first in range(5000, 100_000, 1000):
+            await running.observe(documents(first, 1000))
+        assert await running.recover() == 100_000
+        assert memory_mib() - before_mib < 16
+        claiming = loop.time()
+        for _ in range(25):
+            assert len((await running.claim(4, frozenset(), ())).claims) == 4
+        assert loop.time() - claiming < 1.0
+        assert (await running.totals())[State.IN_FLIGHT] == 100
+        assert loop.time() - began < 15
+    seen = await asyncio.to_thread(snapshot, path, NOW)
+    assert len(seen.associations) == 100_000
+    assert (seen.outbox.pending, seen.outbox.in_flight) == (99_900, 100)
+
+
+# Dead letters.
+
+
+async def test_dead_letters_are_bounded_and_the_oldest_go_first(path: Path) -> None:
+    """`outbox.max_dead_letters` is kept, and what went is said (rule 12)."""
+    async with outbox(path) as (_, running):
+        running.dead_letters_max = 3
+        with heard() as said:
+            for number in range(5):
+                await running.observe(documents(number, 1))
+                (claim,) = (await running.claim(1, frozenset(), ())).claims
+                await running.settle(claim, Refused(PROBLEM))
+        kept = [letter.association.document for letter in letters.letters(path)]
+        assert kept == ["Document-2", "Document-3", "Document-4"]
+        assert snapshot(path, NOW).counters["dead"] == 5
+        assert [line["dropped"] for line in said if "dropped" in line] == [1, 1]
+
+
+async def test_of_two_letters_of_one_second_the_later_one_is_tried_again(path: Path) -> None:
+    """`dead-letters retry --all` sends the newest of each association, also when the dates are equal."""
+    async with outbox(path) as (committer, running):
+        for status in ("Pending", "Failed"):
+            await running.observe([result(status), result(status, association=OTHER)])
+            for _ in range(2):
+                running._clock.advance(10_000)  # type: ignore[attr-defined]
+                for claim in (await running.claim(4, frozenset(), ())).claims:
+                    await running.settle(claim, Refused(PROBLEM))
+        ids = [letter.id for letter in letters.letters(path)]
+        assert len(ids) == 4
+        tried = letters.retry(path, ids, running._clock.now(), running.policy)
+        assert [each.letter.id for each in tried] == ids
+        assert [each.fate for each in tried] == [letters.Fate.NEWER] * 2 + [letters.Fate.SENT_AGAIN] * 2
+        entries = (await committer.submit(contents)).entries
+        assert {entry.pending.report.status for entry in entries.values() if entry.pending} == {"Failed"}
+
+
+async def test_an_unknown_letter_is_passed_over_and_a_discarded_one_leaves_no_trace(path: Path) -> None:
+    """A discarded letter's association is forgotten when nothing else is known of it."""
+    async with outbox(path) as (committer, running):
+        await running.observe([result("Failed")])
+        (claim,) = (await running.claim(1, frozenset(), ())).claims
+        await running.settle(claim, Refused(PROBLEM))
+        (letter,) = letters.letters(path)
+        assert letters.discard(path, [letter.id, 4711]) == [letter]
+        assert letters.discard(path, [letter.id]) == []
+        assert (await committer.submit(contents)).entries == {}
+        assert letters.wake_path(path).name == "outbox.db.wake"
+
+
+# Files that stay where they are.
+
+
+async def test_sightings_are_remembered_with_their_results(path: Path) -> None:
+    """A status file that has not changed while the daemon was down is no result (rule 5)."""
+    seen = Sighting(b"stat\xfcs.json", 2**62, 17, 42, b"0123456789abcdef")
+    async with outbox(path) as (_, first):
+        await first.observe_kept([(result("Failed"), seen)])
+    async with outbox(path) as (_, second):
+        assert await second.known() == {seen.name: seen}
+        await second.forget([seen.name])
+        assert await second.known() == {}

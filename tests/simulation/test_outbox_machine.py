@@ -7,7 +7,7 @@ after every step is an invariant; what holds once all faults have stopped is loo
 import asyncio
 import shutil
 from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,6 +52,7 @@ from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
 from ssm_status_reporter.outbox import letters
 from ssm_status_reporter.outbox.database import Durability
 from ssm_status_reporter.outbox.sqlite import Claims, Reconciliation, Settlement
+from values import replace
 
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("quiet")

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +39,7 @@ from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.outbox.letters import letters
 from ssm_status_reporter.outbox.sqlite import Reconciliation
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON
+from values import replace
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -1,7 +1,5 @@
 """The answer to a question: what the service holds, weighed against what is pending or thought to be known."""
 
-from dataclasses import replace
-
 import pytest
 
 from domain_support import (
@@ -38,6 +36,7 @@ from ssm_status_reporter.domain.outcome import (
 )
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Writer
+from values import replace
 
 BY_STATUS = replace(POLICY, comparison=Comparison.STATUS)
 ASKING = replace(POLICY, asks_first=True)

@@ -1,6 +1,5 @@
 """The claim: one call slot an association, to ask first or to send (rules 3, 5, 6, 7, 8 and 9)."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from ssm_status_reporter.domain.entry import Entry, Policy, State, Step, pending
 from ssm_status_reporter.domain.limits import ASK_AGAIN_AFTER_MS, ASKS_UNANSWERED_MAX, SENT_REMEMBERED_MAX
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Writer
+from values import replace
 
 ASKING = replace(POLICY, asks_first=True)
 

@@ -1,7 +1,5 @@
 """Holds: what concerns everything is charged to nothing (rule 10)."""
 
-from dataclasses import replace
-
 import pytest
 
 from domain_support import (
@@ -52,6 +50,7 @@ from ssm_status_reporter.domain.outcome import (
     Unserved,
     Withheld,
 )
+from values import replace
 
 BACKOFF = Backoff(SECOND, 5 * MINUTE)
 OTHER = Association(NODE, "Deploy-Worker")

@@ -1,7 +1,5 @@
 """Observation: what is news, what is unchanged, what is stale (rules 2 to 5)."""
 
-from dataclasses import replace
-
 import pytest
 
 from domain_support import (
@@ -31,6 +29,7 @@ from ssm_status_reporter.domain.observation import Finding
 from ssm_status_reporter.domain.outcome import Delivered, Effect, Refused, Throttled, Unavailable, Unserved
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Edge, Served, Writer
+from values import replace
 
 BY_STATUS = replace(POLICY, comparison=Comparison.STATUS)
 ASKING = replace(POLICY, asks_first=True)

@@ -1,7 +1,5 @@
 """The settlement: what came of a call, what a crash left, what becomes of dead letters (rules 2, 3, 9 to 11)."""
 
-from dataclasses import replace
-
 import pytest
 
 from domain_support import (
@@ -54,6 +52,7 @@ from ssm_status_reporter.domain.outcome import (
     Withheld,
 )
 from ssm_status_reporter.domain.settlement import recovered, revived
+from values import replace
 
 YEAR_MS = 365 * 24 * HOUR
 ALMOST_ONE = 1 - 2**-53

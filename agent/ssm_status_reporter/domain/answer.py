@@ -9,7 +9,7 @@ Rules (numbers as in ARCHITECTURE.md):
   8. What it holds already, by our comparison, is acknowledged without a call.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ssm_status_reporter.domain.claim import sending_next
 from ssm_status_reporter.domain.entry import (

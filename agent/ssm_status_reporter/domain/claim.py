@@ -7,7 +7,7 @@ Asked first is (numbers as in ARCHITECTURE.md):
   8. what a second writer reports too, and what another daemon may hold, when it goes out again.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ssm_status_reporter.domain.entry import Claim, Entry, Flight, Pending, Policy, Settled, Step, pending_of
 from ssm_status_reporter.domain.limits import ASK_AGAIN_AFTER_MS, ASKS_UNANSWERED_MAX, SENT_REMEMBERED_MAX

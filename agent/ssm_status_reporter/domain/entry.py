@@ -12,12 +12,16 @@ one and to the *ends* it causes. The rules, by the numbers of ARCHITECTURE.md:
   9. One call in flight per association; its backoff outlives the report that caused it.
  11. Each result ends exactly once: `Count` names the ends, and every function here returns the ones it causes.
 
-An entry is frozen; it is stored as it is (outbox/).
+An entry is frozen; it is stored as it is (outbox/). Its parts are msgspec structs: made and replaced several times for
+each report, which dataclasses do ten times more slowly.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
@@ -79,8 +83,7 @@ class Cause(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(Struct, frozen=True):
     """What the service holds. ``at_ms`` is when we learnt it, wall time."""
 
     report: Report
@@ -88,8 +91,7 @@ class Acknowledged:
     via: Via
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Struct, frozen=True):
     """The undelivered report. ``release_at_ms`` is the debounce's, steady."""
 
     report: Report
@@ -107,16 +109,14 @@ class Pending:
     """It may have been applied although no answer said so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Flight(Struct, frozen=True):
     """The call that is out. Its version tells whether the answer is about what is pending now."""
 
     step: Step
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(Struct, frozen=True):
     """The report the service refused for good. ``parked_from_ms`` (steady) is when its last parking began."""
 
     report: Report
@@ -124,16 +124,14 @@ class Dead:
     parked_from_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class LastError:
+class LastError(Struct, frozen=True):
     """The last answer that was no success; gone with the next success. ``at_ms`` is wall time."""
 
     problem: Problem
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One association. Steady times unless said otherwise."""
 
     association: Association
@@ -185,8 +183,7 @@ class Entry:
         return replace(self, dead=None, last_error=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """A call slot taken: what to ask or send, and for which version."""
 
     association: Association
@@ -217,16 +214,14 @@ class Policy:
         return max(self.backoff.max_ms, 2 * self.retry_every_ms, RETRY_AFTER_MS_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class Buried:
+class Buried(Struct, frozen=True):
     """A report that the service refused for good: the next dead letter."""
 
     report: Report
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """The entry after an answer or an outcome, the ends it caused, and what follows.
 
     ``then`` is the call that the same slot goes on with.

@@ -7,7 +7,7 @@ Rules (numbers as in ARCHITECTURE.md):
      refuses is dead at once.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ssm_status_reporter.domain.entry import (
     Buried,

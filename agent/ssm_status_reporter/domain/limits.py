@@ -42,6 +42,8 @@ SENT_REMEMBERED_MAX: Final = 4
 """Reports of one association remembered as possibly applied; of equal dates there are hardly more."""
 OUTBOX_BATCH_MAX: Final = 512
 """Operations in one commit."""
+ROWS_IN_MEMORY_MAX: Final = 256
+"""Rows read at a time where all are looked at."""
 CLAIM_SCAN_ROWS_MAX: Final = 256
 """Rows a claim looks at; it says so when there may be more."""
 PARKED_JITTER_SHARE: Final = 0.1

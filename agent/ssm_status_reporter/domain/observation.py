@@ -9,8 +9,10 @@ Rules (numbers as in ARCHITECTURE.md):
   8. What the service said it does not serve is no result of ours, for as long as its word is believed.
 """
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ssm_status_reporter.domain.debounce import schedule
 from ssm_status_reporter.domain.entry import Cause, Count, Counts, Dead, Entry, Pending, Policy, Step
@@ -29,8 +31,7 @@ class Finding(StrEnum):
     UNSERVED = "unserved"
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """The entry after an observation, what it was, and the ends it caused."""
 
     entry: Entry

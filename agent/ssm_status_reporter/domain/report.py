@@ -8,9 +8,10 @@ Rules:
 Source: https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_AssociationStatus.html
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from ssm_status_reporter.domain.limits import CUT_MARK, STATUS_TEXT_CHARS_MAX
 
@@ -45,8 +46,7 @@ class Comparison(StrEnum):
     STATUS_AND_MESSAGE = "status+message"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """One association status, within the API's limits. ``observed_at_ms`` is wall time: the call's ``Date``."""
 
     status: str

@@ -6,7 +6,7 @@ Rules (numbers as in ARCHITECTURE.md):
  11. A replaced report whose call failed ends as coalesced.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ssm_status_reporter.domain.entry import (
     Acknowledged,
@@ -52,7 +52,7 @@ def settled(entry: Entry, claim: Claim, outcome: Outcome, now: Now, chance: floa
             result = _acknowledged(freed, claim, Via.DELIVERED, now, policy)
         case Unchanged():
             result = _acknowledged(freed, claim, Via.ALREADY_HELD, now, policy)
-        case _ if entry.version != claim.version:
+        case _ if not _is_of(entry, claim):
             result = _superseded(_doubted(freed, outcome), outcome, now, chance, policy)
         case Unserved() if pending_of(freed).served is Served.ASKED:
             result = not_ours(freed, now)
@@ -115,12 +115,17 @@ def recovered(entry: Entry, now: Now, policy: Policy) -> Settled:
 def _acknowledged(entry: Entry, claim: Claim, via: Via, now: Now, policy: Policy) -> Settled:
     counts: Counts = ((Count.DELIVERED if via is Via.DELIVERED else Count.ALREADY_HELD, 1),)
     rested = replace(at_rest(entry), acknowledged=Acknowledged(claim.report, now.wall_ms, via))
-    if entry.version == claim.version:
+    if _is_of(entry, claim):
         return Settled(replace(rested, pending=None), counts)
     if rested.pending is not None and rested.pending.report.same_as(claim.report, policy.comparison):
         # B, then A again, while A was on its way: what waits is what the service now holds.
         return Settled(replace(rested, pending=None), (*counts, (Count.SUPPRESSED_UNCHANGED, 1)))
     return Settled(rested, counts)
+
+
+def _is_of(entry: Entry, claim: Claim) -> bool:
+    """Whether the call was made for what is pending. Versions begin anew when a broken outbox was set aside."""
+    return entry.version == claim.version and claim.report in entry.sent
 
 
 def _never_left(outcome: Outcome) -> bool:

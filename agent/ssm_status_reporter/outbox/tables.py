@@ -12,6 +12,7 @@ import msgspec
 
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, Counts, Entry, State
+from ssm_status_reporter.domain.limits import ROWS_IN_MEMORY_MAX
 from ssm_status_reporter.domain.outcome import Problem
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.sighting import Sighting
@@ -91,12 +92,14 @@ class Tables:
         )
 
     def unsettled(self) -> Iterator[Entry]:
-        """Every entry with a report to deliver or a call out."""
-        rows = self._execute(
-            "SELECT entry FROM association WHERE busy = 1 OR state IN (?, ?, ?)",
-            (State.PENDING, State.IN_FLIGHT, State.PARKED),
-        ).fetchall()
-        return (_ENTRY.decode(row[0]) for row in rows)
+        """Every entry with a report to deliver or a call out; each may be stored before the next is taken."""
+        last_id = 0
+        while rows := self._execute(
+            "SELECT id, entry FROM association WHERE id > ? AND (busy = 1 OR state IN (?, ?, ?)) ORDER BY id LIMIT ?",
+            (last_id, State.PENDING, State.IN_FLIGHT, State.PARKED, ROWS_IN_MEMORY_MAX),
+        ).fetchall():
+            yield from (_ENTRY.decode(row[1]) for row in rows)
+            last_id = rows[-1][0]
 
     def due(self, now_ms: int, rows_max: int) -> list[Entry]:
         """Entries whose report is due and not held, longest due first."""

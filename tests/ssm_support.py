@@ -24,8 +24,8 @@ from botocore.credentials import ReadOnlyCredentials
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.time import Now
-from ssm_status_reporter.ssm.client import ClientSettings
 from ssm_status_reporter.ssm.reply import Reply
+from ssm_status_reporter.ssm.settings import ClientSettings
 
 REGION: Final = "eu-central-1"
 NODE: Final = Association("i-0123456789abcdef0", "Deploy-Web")

@@ -42,7 +42,8 @@ from ssm_status_reporter.sources.agent_reader import Absence, AgentSettings
 from ssm_status_reporter.sources.results_directory import ResultsDirectory
 from ssm_status_reporter.sources.spool_reader import Settings
 from ssm_status_reporter.sources.ssm_agent import SsmAgent
-from ssm_status_reporter.ssm.client import ClientSettings, SsmClient
+from ssm_status_reporter.ssm.client import SsmClient
+from ssm_status_reporter.ssm.settings import ClientSettings
 
 CONNECTIONS_MAX: Final = 64
 """Kept to the service; the concurrency may be changed up to it by a reload."""

@@ -141,7 +141,7 @@ async def test_a_full_disk_stops_acknowledging_loses_nothing_and_recovers_by_its
                 site.drop(document, "Success", "full")
             await daemon.line("outbox cannot be written: nothing is acknowledged until it can, nothing is lost")
             async with asyncio.timeout(SECONDS_MAX):
-                while list(site.spool.glob("*.json")):  # a claim is no event that anybody tells
+                while list(site.spool.glob("*.json")):  # noqa: ASYNC110 (a claim is no event that anybody tells)
                     await asyncio.sleep(0.02)
             kept = len(list((site.spool / ".taken").iterdir()))
             assert kept == len(DOCUMENTS), "not acknowledged: the files are still there"

@@ -17,21 +17,13 @@ Rules:
 
 import asyncio
 import time
-from collections.abc import Mapping, MutableMapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, Self
 
 import aiohttp
 import structlog
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
-from botocore import UNSIGNED
-from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
+from botocore.auth import SIGV4_TIMESTAMP
 from botocore.exceptions import (
     BotoCoreError,
-    ClientError,
     ConfigParseError,
     ConnectionClosedError,
     ConnectTimeoutError,
@@ -43,7 +35,6 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from ssm_status_reporter import __version__
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.outcome import Answer, Failure, Outcome, Problem, Scope, Withheld
 from ssm_status_reporter.domain.report import Report
@@ -51,10 +42,11 @@ from ssm_status_reporter.ports import Clock
 from ssm_status_reporter.ssm.answer import Break, broken_off, describe_answer, update_outcome
 from ssm_status_reporter.ssm.codes import Operation
 from ssm_status_reporter.ssm.credentials import Credentials, NoKeysError
-from ssm_status_reporter.ssm.model import SERVICE, CutLoader
 from ssm_status_reporter.ssm.reply import Reply, skew_ms
-from ssm_status_reporter.ssm.request import describe_arguments, update_arguments
+from ssm_status_reporter.ssm.request import describe_body, update_body
+from ssm_status_reporter.ssm.settings import ClientSettings
 from ssm_status_reporter.ssm.text import plain
+from ssm_status_reporter.ssm.transport import Transport
 
 SKEW_TOLERATED_MS: Final = 60 * 1000
 """Clocks that differ by less need no correction: the service tolerates 5 minutes."""
@@ -62,39 +54,8 @@ CREDENTIALS_HINT: Final = (
     "give this machine an instance role, or a shared credentials file that the daemon's user may read "
     "(AWS_SHARED_CREDENTIALS_FILE, aws.profile); they are looked for again by themselves"
 )
-_REPLY: Final = "Reply"
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
-    """What a client needs to know; None leaves it to the SDK's own configuration."""
-
-    region: str
-    endpoint_url: str | None
-    profile: str | None
-    ca_bundle: Path | None
-    timeout_ms: int
-    connections: int
-
-
-class _Raw(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore is untyped
-    """The SDK's signer at a time of ours; it reads the machine's clock itself otherwise."""
-
-    def __init__(self, keys: Any, service: str, region: str, timestamp: str) -> None:
-        super().__init__(keys, service, region)
-        self._timestamp = timestamp
-
-    def _modify_request_before_signing(self, request: Any) -> None:
-        request.context["timestamp"] = self._timestamp
-        super()._modify_request_before_signing(request)
 
 
 class SsmClient:
@@ -104,12 +65,10 @@ class SsmClient:
         self._settings = settings
         self._clock = clock
         self._credentials = Credentials(settings.profile)
-        self._keys: Any = None
         self._correction_ms = 0
         self._last_reply: Reply | None = None
-        self._sdk: Any = None
+        self._transport: Transport | None = None
         self._opening = asyncio.Lock()
-        self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,12 +78,13 @@ class SsmClient:
 
     async def close(self) -> None:
         """Close the connections. Calls in flight end as calls whose connection was lost."""
-        self._sdk = None
-        await self._open.aclose()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
 
     async def update(self, association: Association, report: Report) -> Outcome:
         """One UpdateAssociationStatus, without retries."""
-        reply = await self._exchange(Operation.UPDATE, update_arguments(association, report))
+        reply = await self._exchange(Operation.UPDATE, update_body(association, report))
         if not isinstance(reply, Reply):
             return reply
         outcome = update_outcome(reply, association)
@@ -133,7 +93,7 @@ class SsmClient:
 
     async def describe(self, association: Association) -> Answer:
         """One DescribeAssociation, without retries."""
-        reply = await self._exchange(Operation.DESCRIBE, describe_arguments(association))
+        reply = await self._exchange(Operation.DESCRIBE, describe_body(association))
         if not isinstance(reply, Reply):
             return reply
         answer = describe_answer(reply, association)
@@ -153,12 +113,12 @@ class SsmClient:
         """How far the service's clock was ahead of ours at the last reply; None before one, or without a date."""
         return None if self._last_reply is None else skew_ms(self._last_reply)
 
-    async def _exchange(self, operation: Operation, arguments: dict[str, Any]) -> Reply | Failure:
+    async def _exchange(self, operation: Operation, body: bytes) -> Reply | Failure:
         deadline = asyncio.get_running_loop().time() + self._settings.timeout_ms / 1000
         try:
             async with asyncio.timeout_at(deadline):
-                sdk = self._sdk or await self._opened()
-                self._keys = await self._credentials.keys()
+                transport = self._transport or await self._opened()
+                keys = await self._credentials.keys()
         except TimeoutError:
             return _withheld(
                 Scope.CREDENTIALS, "CredentialsTimeout", "no credentials came within the call's timeout"
@@ -167,14 +127,14 @@ class SsmClient:
             return _withheld(Scope.CREDENTIALS, error.code, str(error))
         except (BotoCoreError, ValueError) as error:
             return _unusable(error)
-        call = sdk.update_association_status if operation is Operation.UPDATE else sdk.describe_association
         # Nothing between here and the signature suspends: what is read here is what signs.
         correction_ms = self._correction_ms
+        timestamp = time.strftime(
+            SIGV4_TIMESTAMP, time.gmtime((self._clock.now().wall_ms + correction_ms) // 1000)
+        )
         try:
             async with asyncio.timeout_at(deadline):
-                raw: _Raw = (await call(**arguments))[_REPLY]
-        except ClientError as error:
-            raw = error.response[_REPLY]
+                raw = await transport.exchange(operation, body, keys, timestamp)
         except TimeoutError:
             return broken_off(Break.TIMEOUT, f"no reply within {self._settings.timeout_ms} ms", operation)
         except BotoCoreError as error:
@@ -184,44 +144,17 @@ class SsmClient:
         self._last_reply = reply
         return reply
 
-    async def _opened(self) -> Any:
+    async def _opened(self) -> Transport:
         async with self._opening:
-            if self._sdk is None:
-                self._sdk = await self._open.enter_async_context(self._make())
-            return self._sdk
-
-    def _make(self) -> Any:
-        settings = self._settings
-        session = AioSession(profile=settings.profile, include_builtin_handlers=False)
-        session.register_component("data_loader", CutLoader())
-        session.register("choose-signer.ssm", _unsigned)
-        session.register("before-sign.ssm", self._sign)
-        session.register("before-parse.ssm", _take_reply)
-        timeout_s = settings.timeout_ms / 1000
-        config = AioConfig(
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            connect_timeout=timeout_s / 2,
-            read_timeout=timeout_s,
-            max_pool_connections=settings.connections,
-            # The domain has checked what the API takes, and the SDK checks next to nothing of it.
-            parameter_validation=False,
-            # As a whole: the SDK builds its own anew for every call, of parts that never change.
-            user_agent=f"ssm-status-reporter/{__version__} {session.user_agent_name}/{session.user_agent_version}",
-            # Keeps the SDK from looking for credentials now; `_sign` signs.
-            signature_version=UNSIGNED,
-        )
-        return session.create_client(
-            SERVICE,
-            region_name=settings.region,
-            endpoint_url=settings.endpoint_url,
-            verify=None if settings.ca_bundle is None else str(settings.ca_bundle),
-            config=config,
-        )
-
-    def _sign(self, request: Any, signing_name: str, region_name: str, **_: object) -> None:
-        moment_s = (self._clock.now().wall_ms + self._correction_ms) // 1000
-        timestamp = time.strftime(SIGV4_TIMESTAMP, time.gmtime(moment_s))
-        _Signer(self._keys, signing_name, region_name, timestamp).add_auth(request)
+            if self._transport is None:
+                transport = Transport(self._settings)
+                try:
+                    await transport.open()
+                except BaseException:
+                    await transport.close()
+                    raise
+                self._transport = transport
+            return self._transport
 
     def _follow_clock(self, reply: Reply, came: Outcome | Answer) -> None:
         """Measure the skew when the service refuses our time, and as long as it is being corrected."""
@@ -235,21 +168,6 @@ class SsmClient:
         if abs(correction_ms - self._correction_ms) >= SKEW_TOLERATED_MS:
             self._correction_ms = correction_ms
             log.warning("clock skew corrected", skew_seconds=round(correction_ms / 1000))
-
-
-def _unsigned(**_: object) -> object:
-    """Hook: the SDK leaves the signing to us."""
-    return UNSIGNED
-
-
-def _take_reply(
-    response_dict: dict[str, Any], customized_response_dict: MutableMapping[str, Any], **_: object
-) -> None:
-    """Hook: hand the reply on as it came, and leave the SDK's parser nothing to do."""
-    customized_response_dict[_REPLY] = _Raw(
-        response_dict["status_code"], response_dict["headers"], response_dict["body"]
-    )
-    response_dict["body"] = b""
 
 
 def _break(error: BotoCoreError) -> Break | None:

@@ -1,40 +1,45 @@
-"""What a call says: an association and a report as the SDK's arguments, and back.
+"""What a call says: an association and a report as the body of a request, and the service's dates back.
 
 Rules:
-  * ``Date`` is exact to the millisecond both ways. The SDK takes a datetime and writes epoch seconds, rounding
-    once, from whole microseconds; the datetime is therefore built from integers, never from a float.
-  * An epoch second with milliseconds, read as a double, is off by less than a microsecond: rounding restores it.
+  * ``Date`` is epoch seconds with milliseconds, as the SDK writes it, exact both ways: so large a number, as a
+    double, is off by less than a microsecond, and rounding restores it.
+  * The bodies are JSON 1.1's; a test holds them against those of the SDK's serialiser.
 """
 
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+import msgspec
 
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.report import Report
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+class _Status(msgspec.Struct, frozen=True):
+    name: str = msgspec.field(name="Name")
+    date: float = msgspec.field(name="Date")
+    message: str = msgspec.field(name="Message")
+    additional_info: str | msgspec.UnsetType = msgspec.field(name="AdditionalInfo", default=msgspec.UNSET)
 
 
-def update_arguments(association: Association, report: Report) -> dict[str, Any]:
-    """The keyword arguments of ``update_association_status``."""
-    status: dict[str, Any] = {
-        "Name": report.status,
-        "Date": moment(report.observed_at_ms),
-        "Message": report.message,
-    }
-    if report.additional_info is not None:
-        status["AdditionalInfo"] = report.additional_info
-    return {"InstanceId": association.instance_id, "Name": association.document, "AssociationStatus": status}
+class _Update(msgspec.Struct, frozen=True):
+    instance_id: str = msgspec.field(name="InstanceId")
+    document: str = msgspec.field(name="Name")
+    status: _Status = msgspec.field(name="AssociationStatus")
 
 
-def describe_arguments(association: Association) -> dict[str, Any]:
-    """The keyword arguments of ``describe_association``."""
-    return {"InstanceId": association.instance_id, "Name": association.document}
+class _Question(msgspec.Struct, frozen=True):
+    instance_id: str = msgspec.field(name="InstanceId")
+    document: str = msgspec.field(name="Name")
 
 
-def moment(epoch_ms: int) -> datetime:
-    """The moment so many milliseconds after 1970-01-01T00:00:00Z."""
-    return EPOCH + timedelta(milliseconds=epoch_ms)
+def update_body(association: Association, report: Report) -> bytes:
+    """The body of UpdateAssociationStatus."""
+    info = msgspec.UNSET if report.additional_info is None else report.additional_info
+    status = _Status(report.status, report.observed_at_ms / 1000, report.message, info)
+    return msgspec.json.encode(_Update(association.instance_id, association.document, status))
+
+
+def describe_body(association: Association) -> bytes:
+    """The body of DescribeAssociation."""
+    return msgspec.json.encode(_Question(association.instance_id, association.document))
 
 
 def epoch_ms(epoch_seconds: float) -> int:

@@ -1,0 +1,165 @@
+"""The transport: one signed exchange with the service, over the SDK's own connections.
+
+Rules:
+  * What is sent is what the SDK would send: when the transport opens, the SDK builds a request of each operation,
+    and its hook ``before-send`` takes it before anything goes out. Address, headers, signing name and region are
+    that request's; only the body, the date and the signature are each call's own.
+  * Signing and sending are the SDK's: `SigV4Auth`, and the HTTP session that the SDK made by its configuration
+    (proxies, certificates, timeouts). What lies between, the SDK does anew for every call, of parts that never
+    change, for more than half of a call's CPU.
+  * The reply comes back as bytes.
+"""
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import AioSession
+from botocore import UNSIGNED
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+
+from ssm_status_reporter import __version__
+from ssm_status_reporter.ssm.codes import Operation
+from ssm_status_reporter.ssm.model import SERVICE, CutLoader
+from ssm_status_reporter.ssm.settings import ClientSettings
+
+_EACH_CALL_ITS_OWN: Final = frozenset({"content-length", "amz-sdk-invocation-id", "x-amz-date", "authorization"})
+_PATTERN: Final[Mapping[Operation, Mapping[str, Any]]] = {
+    Operation.UPDATE: {"InstanceId": "", "Name": "", "AssociationStatus": {}},
+    Operation.DESCRIBE: {"InstanceId": "", "Name": ""},
+}
+
+
+class Raw(NamedTuple):
+    """A reply as it came; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    url: str
+    headers: Mapping[str, str]
+    signing_name: str
+    signing_region: str
+
+
+class _TakenError(Exception):
+    """Ends the SDK's call before it sends. Never leaves this module."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        super().__init__(url)
+        self.url = url
+        self.headers = headers
+
+
+class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore is untyped
+    """The SDK's signer at a time of ours; it reads the machine's clock itself otherwise."""
+
+    def __init__(self, keys: Any, service: str, region: str, timestamp: str) -> None:
+        super().__init__(keys, service, region)
+        self._timestamp = timestamp
+
+    def _modify_request_before_signing(self, request: Any) -> None:
+        request.context["timestamp"] = self._timestamp
+        super()._modify_request_before_signing(request)
+
+
+class Transport:
+    """Open from `open` to `close`."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
+        self._resources = AsyncExitStack()
+        self._session: Any = None
+        self._signing: tuple[str, str] = ("", "")
+        self._templates: dict[Operation, _Template] = {}
+
+    async def open(self) -> None:
+        """Let the SDK make what a call needs. Raises BotoCoreError or ValueError for settings it cannot use."""
+        client = await self._resources.enter_async_context(self._client())
+        for operation, arguments in _PATTERN.items():
+            call = (
+                client.update_association_status if operation is Operation.UPDATE else client.describe_association
+            )
+            try:
+                await call(**arguments)
+            except _TakenError as taken:
+                kept = {
+                    name: value for name, value in taken.headers.items() if name.lower() not in _EACH_CALL_ITS_OWN
+                }
+                self._templates[operation] = _Template(taken.url, kept, *self._signing)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._resources.aclose()
+
+    def address(self, operation: Operation) -> str:
+        """Where calls of that operation go."""
+        return self._templates[operation].url
+
+    async def exchange(self, operation: Operation, body: bytes, keys: Any, timestamp: str) -> Raw:
+        """One call, signed with ``keys`` at ``timestamp`` (`SIGV4_TIMESTAMP`).
+
+        Raises HTTPClientError and its kin for what comes of the network.
+        """
+        template = self._templates[operation]
+        request = AWSRequest("POST", template.url, dict(template.headers), data=body)
+        _Signer(keys, template.signing_name, template.signing_region, timestamp).add_auth(request)
+        response = await self._session.send(request.prepare())
+        return Raw(response.status_code, response.headers, await response.content)
+
+    def _client(self) -> Any:
+        settings = self._settings
+        session = AioSession(profile=settings.profile, include_builtin_handlers=False)
+        session.register_component("data_loader", CutLoader())
+        session.register("choose-signer.ssm", _unsigned)
+        session.register("before-sign.ssm", self._note_signing)
+        session.register("before-send.ssm", _take)
+        timeout_s = settings.timeout_ms / 1000
+        config = AioConfig(
+            http_session_cls=self._keep_session,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=timeout_s / 2,
+            read_timeout=timeout_s,
+            max_pool_connections=settings.connections,
+            # The domain has checked what the API takes, and the SDK checks next to nothing of it.
+            parameter_validation=False,
+            user_agent=f"ssm-status-reporter/{__version__} {session.user_agent_name}/{session.user_agent_version}",
+            # Keeps the SDK from looking for credentials: each call brings its own keys.
+            signature_version=UNSIGNED,
+        )
+        return session.create_client(
+            SERVICE,
+            region_name=settings.region,
+            endpoint_url=settings.endpoint_url,
+            verify=None if settings.ca_bundle is None else str(settings.ca_bundle),
+            config=config,
+        )
+
+    def _keep_session(self, *arguments: Any, **options: Any) -> Any:
+        """The SDK's session, made by the SDK's own reading of the configuration."""
+        self._session = AIOHTTPSession(*arguments, **options)
+        return self._session
+
+    def _note_signing(self, signing_name: str, region_name: str, **_: object) -> None:
+        self._signing = (signing_name, region_name)
+
+
+def _unsigned(**_: object) -> object:
+    """Hook: the SDK leaves the signing to us."""
+    return UNSIGNED
+
+
+def _take(request: Any, **_: object) -> None:
+    """Hook: the request is built, and is not to be sent."""
+    headers = {
+        name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()
+    }
+    raise _TakenError(request.url, headers)

@@ -236,7 +236,7 @@ class Daemon:
         changed = reload.changed_keys(self._configuration, configuration)
         self._configuration = configuration
         logs.configure(configuration.log.level, configuration.log.format)
-        outbox.reconciliation = tuning.reconciliation(configuration)
+        await outbox.replan(tuning.reconciliation(configuration))
         outbox.dead_letters_max = configuration.outbox.max_dead_letters
         await self._learn_policy(outbox)
         reporter.repace(tuning.pace(configuration))

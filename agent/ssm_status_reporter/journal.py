@@ -17,6 +17,7 @@ from ssm_status_reporter.domain.outcome import (
     NotToBeHad,
     Outcome,
     Problem,
+    Refused,
     Unchanged,
     Unserved,
     Withheld,
@@ -47,7 +48,7 @@ def say_answer(claim: Claim, answer: Answer, entry: Entry, dead_letter_id: int |
             )
         case Unserved() if entry.unserved_until_ms > now_ms:
             log.info("not served by this API: its runs are left alone for an hour", **_where(claim))
-        case Held() | HeldNothing() | NotToBeHad():
+        case Held() | HeldNothing() | NotToBeHad() | Refused():
             log.debug("asked the service what it holds", **_where(claim), answer=type(answer).__name__)
         case _:
             _say_failure(claim, answer, entry, dead_letter_id, now_ms)

@@ -26,7 +26,9 @@ from ssm_status_reporter.domain.outcome import (
     Outcome,
     Scope,
     Throttled,
+    Unavailable,
     Unchanged,
+    Unreachable,
     Withheld,
 )
 from ssm_status_reporter.domain.rate import Rate
@@ -236,6 +238,9 @@ class Reporter:
                     self._denied_said = True
                     say_not_to_be_had(claim, problem)
                 settlement = await self._outbox.answer(claim, answer)
+            case Unavailable():
+                # Counted even behind a hold: where only the question fails, the call must get its turn.
+                settlement = await self._outbox.answer(claim, answer)
             case _:
                 answer = self._board.for_the_report(claim.association, answer)
                 settlement = await self._outbox.answer(claim, answer)
@@ -275,7 +280,7 @@ class Reporter:
             self._rate = self._rate.throttled(now.steady_ms)
             if self._rate.per_second < before:
                 say_throttled(self._rate.per_second)
-        else:
+        elif not isinstance(outcome, Unreachable | Unavailable):
             self._rate = self._rate.accepted()
         changes = self._board.record(claim.association, outcome, now, self._chance())
         if changes:

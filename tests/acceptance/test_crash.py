@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from acceptance_support import NODE, SECONDS_MAX, Site, assert_balanced, calls, faults, held, waiting
+from emulator_support import Arrivals
 from ssm_status_reporter.emulator.faults import FaultPlan, Rule
 from ssm_status_reporter.emulator.server import Emulator
 
@@ -75,14 +76,15 @@ async def test_sigkill_at_any_moment_loses_nothing_and_repeats_only_what_was_in_
 async def test_a_call_whose_reply_the_crash_lost_is_asked_about_and_not_repeated(tmp_path: Path) -> None:
     """Killed between the service's commit and its reply, the daemon learns at its start that all is done."""
     plan = FaultPlan(rules=(Rule(operation="UpdateAssociationStatus", latency="300ms"),))
-    async with Emulator(plan) as emulator:
+    arrivals = Arrivals()
+    async with Emulator(plan, new_id=arrivals.new_id) as emulator:
         site = Site(tmp_path, emulator.url, {"reconcile": {"interval": "6h", "on_start": True}})
         async with site.daemon() as daemon:
             site.drop("Doc", "Success", "done")
             await daemon.line("asked the service what it holds", document="Doc")
-            await daemon.state(lambda state: state["outbox"]["in_flight"], "the call is out")
             await emulator.wait_for(lambda ledger: any(each.operation == "DescribeAssociation" for each in ledger))
-            await asyncio.sleep(0.1)  # within the service's 300 ms
+            arrivals.forget()
+            await arrivals.first()  # the update is with the service, which takes its 300 ms
             await daemon.kill()
         await emulator.wait_for(lambda ledger: any(each.applied for each in ledger))
         async with site.daemon() as daemon:

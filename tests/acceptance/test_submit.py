@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from acceptance_support import COMMAND
 from results_directory_support import RecordingIntake, running, unprivileged
 from ssm_status_reporter.cli.main import main
 
@@ -24,7 +25,7 @@ def configured(tmp_path: Path, spool: Path, more: str = "") -> Path:
 
 def submit(config: Path, *arguments: str | bytes, umask: int = 0o077) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ssm-status-reporter", "--config", config, "submit", *arguments],
+        [str(COMMAND), "--config", config, "submit", *arguments],
         capture_output=True,
         text=True,
         check=False,

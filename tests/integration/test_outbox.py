@@ -37,15 +37,25 @@ from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox import letters
+from ssm_status_reporter.outbox.database import (
+    Durability,
+    OutboxError,
+    OutboxTooNewError,
+    is_broken,
+    migrations,
+    opened,
+)
 from ssm_status_reporter.outbox.database import Migration as Step
-from ssm_status_reporter.outbox.database import OutboxError, OutboxTooNewError, opened
 from ssm_status_reporter.outbox.lock import Holder, Lock, OutboxInUseError, find_holder, lock_path
 from ssm_status_reporter.outbox.snapshot import snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
+from ssm_status_reporter.outbox.tables import Tables
 
 SECONDS_MAX: Final = 20.0
 NOW: Final = Now(START_MS, START_MS)
 GARBAGE: Final = b"this is no database, but it is long enough to look like one" * 200
+SYNCHRONOUS_NORMAL: Final = 1
+SYNCHRONOUS_FULL: Final = 2
 HOLDER: Final = Holder(4711, START_MS)
 OTHER: Final = Association(NODE, "Deploy-Worker")
 
@@ -155,6 +165,51 @@ async def test_what_is_observed_is_there_after_a_restart(path: Path) -> None:
         assert claim.report == report("Failed")
 
 
+async def test_what_is_acknowledged_survives_a_power_loss_and_a_claim_need_not(path: Path) -> None:
+    """Only the commits that answer somebody wait for the disk (synchronous=FULL)."""
+    async with outbox(path) as (committer, _):
+
+        def synchronous(tables: Tables) -> int:
+            return int(tables._execute("PRAGMA synchronous").fetchone()[0])
+
+        assert await committer.submit(synchronous) == SYNCHRONOUS_FULL
+        assert await committer.submit(synchronous, Durability.PROCESS_DEATH) == SYNCHRONOUS_NORMAL
+        together = [committer.submit(synchronous, durability) for durability in reversed(Durability)]
+        assert SYNCHRONOUS_FULL in await asyncio.gather(*together)
+
+
+async def test_a_commit_that_is_tried_again_counts_once(path: Path) -> None:
+    """What a failing disk makes the daemon repeat is not counted twice (rule 11)."""
+    async with outbox(path) as (committer, running):
+        errors = [sqlite3.OperationalError("disk I/O error")]
+
+        def counting(tables: Tables) -> None:
+            tables.count(((Count.REFUSED, 1),))
+            if errors:
+                raise errors.pop()
+
+        await committer.submit(counting)
+        running.count_refused(2)
+        await running.totals()  # the commit that counts is over
+        assert (await committer.submit(contents)).counters[Count.REFUSED] == 3
+
+
+async def test_a_defect_in_an_operation_reaches_its_caller_and_changes_nothing(path: Path) -> None:
+    """A programming error ends the daemon loudly, and leaves no half of a transaction behind."""
+    async with outbox(path) as (committer, running):
+
+        def wrong(tables: Tables) -> None:
+            tables.count(((Count.REFUSED, 1),))
+            raise LookupError("a defect")
+
+        with pytest.raises(LookupError, match="a defect"):
+            await committer.submit(wrong)
+        await running.observe([result("Failed")])
+        found = await committer.submit(contents)
+        assert Count.REFUSED not in found.counters
+        assert set(found.entries) == {WEB}
+
+
 _CHILD = """
 import asyncio, sys
 from pathlib import Path
@@ -210,11 +265,14 @@ async def test_a_broken_file_is_set_aside_at_the_start(garbage: Path) -> None:
 async def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
     """A database whose inside is damaged is not trusted because its head is sound."""
     async with outbox(path) as (_, first):
-        await first.observe(documents(0, 200))
-    overwrite(path, skip_pages=2)
+        await first.observe(documents(0, 500))
+    overwrite(path, skip_pages=20)
+    with pytest.raises(sqlite3.DatabaseError) as caught:
+        opened(path, migrations())
+    assert is_broken(caught.value)
     async with outbox(path) as (_, second):
+        assert len(set_aside(path)) == 1
         await second.observe([result("Failed")])
-    assert len(set_aside(path)) == 1
     assert pending(path) == {WEB.document}
 
 
@@ -250,6 +308,33 @@ async def test_an_answer_from_before_the_outbox_broke_settles_no_report_from_aft
 
 
 # Versions.
+
+
+@pytest.mark.parametrize("endings", [("", "-wal", "-shm"), ("",)])
+async def test_an_outbox_that_is_removed_under_the_daemon_is_written_anew(
+    path: Path, endings: tuple[str, ...]
+) -> None:
+    """`rm outbox.db*` beside a running daemon loses nothing: neither what was there nor what comes after (rule 13)."""
+    async with outbox(path) as (_, its_outbox):
+        await its_outbox.observe(documents(0, 3))
+        for ending in endings:
+            path.with_name(path.name + ending).unlink()
+        await its_outbox.observe(documents(3, 2))
+        assert len(pending(path)) == 5
+    assert len(pending(path)) == 5
+
+
+async def test_an_outbox_that_is_replaced_under_the_daemon_is_followed(tmp_path: Path, path: Path) -> None:
+    """A restored file is used from then on; what is acknowledged is in it, not in a file without a name."""
+    async with outbox(tmp_path / "other" / "outbox.db") as (_, other):
+        await other.observe(documents(10, 1))
+    async with outbox(path) as (_, its_outbox):
+        await its_outbox.observe(documents(0, 3))
+        for ending in ("-wal", "-shm"):
+            path.with_name(path.name + ending).unlink()
+        (tmp_path / "other" / "outbox.db").replace(path)
+        await its_outbox.observe(documents(3, 2))
+    assert len(pending(path)) == 3
 
 
 async def test_a_file_of_a_later_version_is_left_alone(path: Path) -> None:
@@ -319,7 +404,8 @@ def test_who_runs_is_known_and_nobody_when_none_does(path: Path) -> None:
 
 async def test_files_are_the_groups_to_read_whatever_the_umask(path: Path) -> None:
     """`status` works for the group: files are 0640 in a directory of 0750."""
-    before = os.umask(0o027)
+    path.parent.mkdir(mode=0o750)
+    before = os.umask(0o077)  # as the unit sets it
     try:
         async with outbox(path) as (_, running):
             with Lock(path, HOLDER):
@@ -328,7 +414,12 @@ async def test_files_are_the_groups_to_read_whatever_the_umask(path: Path) -> No
     finally:
         os.umask(before)
     assert modes == dict.fromkeys(("outbox.db", "outbox.db-wal", "outbox.db-shm", "outbox.db.lock"), 0o640)
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
+
+
+async def test_a_missing_directory_is_made_for_the_group(path: Path) -> None:
+    """An outbox somewhere new needs no preparation."""
+    async with outbox(path):
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
 
 
 async def test_a_snapshot_sees_what_is_committed_while_the_daemon_writes(path: Path) -> None:

@@ -187,6 +187,22 @@ async def test_a_dead_endpoint_is_probed_by_one_call_at_a_time_and_charged_to_no
         assert {entry.state for entry in entries} == {State.PENDING}
 
 
+async def test_a_question_that_always_fails_does_not_keep_the_endpoint_shut(path: Path) -> None:
+    """With DescribeAssociation broken for good, the updates go out once the service takes them again (rule 10)."""
+    async with simulation(path, policy=replace(POLICY, asks_first=True)) as sim:
+        broken = True
+        sim.service.script = lambda call: (
+            Unavailable(PROBLEM, Effect.POSSIBLE) if broken or not call.is_update else None
+        )
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(MINUTE)
+        assert [hold.scope for hold in sim.reporter.holds] == [Scope.ENDPOINT]
+        broken = False
+        await sim.run_for(HOUR)
+        assert delivered(sim, DOCUMENTS, "Failed")
+        assert list(sim.reporter.holds) == []
+
+
 async def test_timeouts_during_an_outage_are_charged_to_nobody_either(path: Path) -> None:
     """Once the endpoint is held, a call that times out is the outage's."""
     async with simulation(path, pace=PACE) as sim:
@@ -219,19 +235,31 @@ async def test_the_first_success_opens_and_the_backlog_ramps_up(path: Path) -> N
 
 async def test_probes_take_turns(path: Path) -> None:
     """A report that always fails for its own sake does not keep the scope shut for the others (rule 10)."""
-
-    def script(call: Call) -> Outcome | None:
-        if call.at_ms < MINUTE:
-            return Unavailable(PROBLEM, Effect.NONE)
-        return Unavailable(PROBLEM, Effect.NONE) if call.association == SICK else None
-
     async with simulation(path, pace=PACE) as sim:
-        sim.service.script = script
-        await sim.observe("Failed", SICK)
-        await sim.run_for(SECOND)
-        await sim.observe("Failed", *OTHERS)
-        await sim.run_until(20 * MINUTE)
-        assert delivered(sim, OTHERS, "Failed")
+        sim.service.script = lambda _: Unavailable(PROBLEM, Effect.NONE)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_until(5 * MINUTE)
+        assert [hold.scope for hold in sim.reporter.holds] == [Scope.ENDPOINT]
+        sick = sim.service.calls[-1].association
+        sim.service.script = lambda call: Unavailable(PROBLEM, Effect.NONE) if call.association == sick else None
+        await sim.run_until(30 * MINUTE)
+        assert delivered(sim, [each for each in DOCUMENTS if each != sick], "Failed")
+
+
+async def test_a_probe_that_takes_long_stays_the_only_one(path: Path) -> None:
+    """A probe that hangs is not joined by others, however much happens meanwhile (rule 10)."""
+    async with simulation(path, pace=PACE) as sim:
+        sim.service.script = lambda _: Unreachable(PROBLEM)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(5 * SECOND)
+        sim.service.latency_ms = lambda _: 30 * SECOND
+        await sim.run_for(MINUTE)
+        sim.service.most_out = 0
+        for _ in range(100):
+            await sim.observe("Success", *DOCUMENTS)
+            await sim.observe("Failed", *DOCUMENTS)
+            await sim.run_for(3 * SECOND)
+        assert sim.service.most_out == 1
 
 
 async def test_expired_credentials_are_loaded_afresh_and_probed_when_somebody_mended_them(path: Path) -> None:

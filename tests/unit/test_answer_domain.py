@@ -192,6 +192,13 @@ def test_a_newer_date_of_the_same_status_makes_older_results_stale() -> None:
     assert settled.entry.latest_ms == START_MS + MINUTE
 
 
+def test_a_message_that_the_service_did_not_take_is_not_sent_at_every_reconciliation() -> None:
+    """It answered StatusUnchanged and kept its old message: it compares the status alone, whatever is configured."""
+    ours = acknowledged("Success", message="new", at_ms=MINUTE, via=Via.ALREADY_HELD)
+    settled = compared(ours, Held(report("Success", message="old")))
+    assert (settled.then, settled.counts, settled.entry.pending) == (None, (), None)
+
+
 @pytest.mark.parametrize("held_ms", [0, 1, NOW_MS])
 def test_what_somebody_else_wrote_later_is_adopted(held_ms: int) -> None:
     """The service is the truth: the daemon takes over what it holds with a newer or equal date (rule 6)."""

@@ -4,10 +4,29 @@ from typing import Any
 
 import pytest
 
-from domain_support import HOUR, MINUTE, POLICY, WEB, acknowledged, at, report, result, seen, sent
+from domain_support import (
+    HOUR,
+    MINUTE,
+    POLICY,
+    PROBLEM,
+    WEB,
+    acknowledged,
+    at,
+    report,
+    result,
+    seen,
+    sent,
+    settle,
+)
 from ssm_status_reporter.domain.claim import claimed, questioned
 from ssm_status_reporter.domain.entry import Entry, Policy, State, Step, pending_of
-from ssm_status_reporter.domain.limits import ASK_AGAIN_AFTER_MS, ASKS_UNANSWERED_MAX, SENT_REMEMBERED_MAX
+from ssm_status_reporter.domain.limits import (
+    ASK_AGAIN_AFTER_MS,
+    ASKS_UNANSWERED_BESIDE_OTHERS_MAX,
+    ASKS_UNANSWERED_MAX,
+    SENT_REMEMBERED_MAX,
+)
+from ssm_status_reporter.domain.outcome import Effect, Unavailable
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Writer
 from values import replace
@@ -86,10 +105,25 @@ def test_the_old_status_is_asked_about_while_another_may_have_arrived() -> None:
 
 
 def test_a_service_that_never_answers_the_question_does_not_keep_a_report_for_ever() -> None:
-    """After twenty server errors to DescribeAssociation the report goes out without an answer (rule 12)."""
-    entry = pending(acknowledged("Success"), Writer.SECOND, asks=ASKS_UNANSWERED_MAX - 1)
-    assert step(entry) is Step.ASK
-    assert step(pending(acknowledged("Success"), Writer.SECOND, asks=ASKS_UNANSWERED_MAX)) is Step.SEND
+    """After so many server errors to DescribeAssociation the report goes out without an answer (rule 12)."""
+    for writer, asks_max in (
+        (Writer.SECOND, ASKS_UNANSWERED_BESIDE_OTHERS_MAX),
+        (Writer.SHARED, ASKS_UNANSWERED_BESIDE_OTHERS_MAX),
+        (Writer.SOLE, ASKS_UNANSWERED_MAX),
+    ):
+        unsure = {"doubtful": True, "tried": True}
+        assert step(pending(acknowledged("Success"), writer, asks=asks_max - 1, **unsure)) is Step.ASK
+        assert step(pending(acknowledged("Success"), writer, asks=asks_max, **unsure)) is Step.SEND
+
+
+def test_what_may_have_been_applied_already_is_asked_about_when_it_comes_again() -> None:
+    """A, then B with its reply lost, then C, then B again before any retry: the service may hold B (rule 3)."""
+    lost, claim = sent(pending(acknowledged("Success")), at(1))
+    unsure = settle(lost, claim, Unavailable(PROBLEM, Effect.POSSIBLE), at(2)).entry
+    again = seen(unsure, result("Pending", at_ms=5), result("Failed", at_ms=6), now=at(10))
+    assert again.pending is not None
+    assert not again.pending.doubtful
+    assert step(again, at_ms=10) is Step.ASK
 
 
 def test_only_an_entry_at_rest_is_compared_with_the_service() -> None:

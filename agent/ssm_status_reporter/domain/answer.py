@@ -117,6 +117,8 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
         ):
             adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), unsure=False)
             return Settled(replace(adopted, latest_ms=_newest(entry.latest_ms, held.observed_at_ms, now)))
+        case Held(held) if ours.via is Via.ALREADY_HELD and held.status == ours.report.status:
+            return Settled(entry)  # it said so itself: it does not compare messages, and would say so again
         case Held(held):
             return _restored(
                 replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED)), ours, now, policy

@@ -1,7 +1,7 @@
 """The claim: a due report takes its association's one call slot, to ask first or to send.
 
 Asked first is (numbers as in ARCHITECTURE.md):
-  3. what equals the acknowledged status while something else may have reached the service meanwhile;
+  3. what the service may hold already, by what was acknowledged or sent, while a call has no certain answer;
   5. what went out before and is older than a minute, or may have been applied although no answer said so;
   6. the first report of an association without acknowledged state;
   8. what a second writer reports too, and what another daemon may hold, when it goes out again.
@@ -10,7 +10,12 @@ Asked first is (numbers as in ARCHITECTURE.md):
 from msgspec.structs import replace
 
 from ssm_status_reporter.domain.entry import Claim, Entry, Flight, Pending, Policy, Settled, Step, pending_of
-from ssm_status_reporter.domain.limits import ASK_AGAIN_AFTER_MS, ASKS_UNANSWERED_MAX, SENT_REMEMBERED_MAX
+from ssm_status_reporter.domain.limits import (
+    ASK_AGAIN_AFTER_MS,
+    ASKS_UNANSWERED_BESIDE_OTHERS_MAX,
+    ASKS_UNANSWERED_MAX,
+    SENT_REMEMBERED_MAX,
+)
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Writer
 from ssm_status_reporter.domain.time import Now
@@ -66,12 +71,18 @@ def sending_next(entry: Entry, pending: Pending, policy: Policy) -> Settled:
 
 
 def _asks(entry: Entry, pending: Pending, now: Now, policy: Policy) -> bool:
-    if pending.asks >= ASKS_UNANSWERED_MAX:
+    alone = pending.writer is Writer.SOLE
+    if pending.asks >= (ASKS_UNANSWERED_MAX if alone else ASKS_UNANSWERED_BESIDE_OTHERS_MAX):
         return False
     if pending.writer is Writer.SECOND or pending.doubtful:
         return True
     if pending.tried:
         return pending.writer is Writer.SHARED or now.wall_ms - pending.report.observed_at_ms > ASK_AGAIN_AFTER_MS
-    if entry.acknowledged is None:
-        return policy.asks_first and pending.asks == 0
-    return entry.unsure and entry.acknowledged.report.same_as(pending.report, policy.comparison)
+    if entry.unsure and any(report.same_as(pending.report, policy.comparison) for report in _known(entry)):
+        return True
+    return entry.acknowledged is None and policy.asks_first and pending.asks == 0
+
+
+def _known(entry: Entry) -> tuple[Report, ...]:
+    """What the service may hold, as far as we have a part in it."""
+    return entry.sent if entry.acknowledged is None else (*entry.sent, entry.acknowledged.report)

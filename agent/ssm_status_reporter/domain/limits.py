@@ -22,8 +22,10 @@ ENDPOINT_ASSOCIATIONS_MIN: Final = 2
 """Failures that could be one association's own count against the endpoint only when so many share them."""
 PERMISSION_DENIALS_IN_A_ROW: Final = 3
 """So many distinct associations denied in a row hold the permission for all."""
-ASKS_UNANSWERED_MAX: Final = 20
+ASKS_UNANSWERED_MAX: Final = 3
 """After so many server errors to DescribeAssociation a report goes out without an answer."""
+ASKS_UNANSWERED_BESIDE_OTHERS_MAX: Final = 20
+"""The same where another writer is known: there the answer keeps older from overwriting newer."""
 UNSERVED_MS: Final = 60 * 60 * 1000
 """For so long the service's word that it does not serve an association is believed."""
 RETRY_AFTER_MS_MAX: Final = 60 * 60 * 1000

@@ -6,6 +6,7 @@ Rules:
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
+  * A file that was removed is written anew from the open connection, which still has all of it.
   * A broken file is set aside and the batch is committed to a new one (rule 13).
   * An operation that raises anything else is a defect: its batch is rolled back and every caller gets the error.
 """
@@ -23,7 +24,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX
-from ssm_status_reporter.outbox.database import Durability, Migration, is_broken, opened, set_aside
+from ssm_status_reporter.outbox.database import Durability, Migration, is_broken, opened, rewrite, set_aside
 from ssm_status_reporter.outbox.tables import Tables
 
 RETRY_SECONDS: Final = 1.0
@@ -56,9 +57,8 @@ class Committer:
         self._jobs: deque[_Job[Any]] = deque()
         self._wake = threading.Condition()
         self._closing = False
-        self._connection = self._open()
-        self._tables = Tables(self._connection)
         self._durability = Durability.POWER_LOSS
+        self._use(self._open())
         self._committed_at = 0.0
         self.progress = 0
         """Grows with each batch, and with each attempt at one that fails: a stuck thread shows as no growth."""
@@ -135,6 +135,7 @@ class Committer:
         while True:
             self.progress += 1
             try:
+                self._follow_file()
                 self._commit(batch)
             except sqlite3.Error as error:
                 self._roll_back()
@@ -189,6 +190,32 @@ class Committer:
                 self._wake.wait_for(lambda: self._closing, timeout=RETRY_SECONDS)
             return self._closing
 
+    def _follow_file(self) -> None:
+        """Commit to what has our name now: a file that was removed is written anew, from what we still hold."""
+        try:
+            inode = self._path.stat().st_ino
+        except FileNotFoundError:
+            inode = None
+        if inode == self._inode:
+            return
+        if inode is None:
+            rewrite(self._connection, self._path)
+            log.error("outbox was removed: written anew, nothing is lost", path=str(self._path))
+        else:
+            log.critical(
+                "outbox was replaced: going on with what is there now",
+                path=str(self._path),
+                hint="stop the daemon before an outbox is restored; what was pending in the old one is not delivered",
+            )
+        self._connection.close()
+        self._use(opened(self._path, self._versions))
+
+    def _use(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._tables = Tables(connection)
+        self._durability = Durability.POWER_LOSS
+        self._inode = self._path.stat().st_ino
+
     def _open(self) -> sqlite3.Connection:
         try:
             return opened(self._path, self._versions)
@@ -201,9 +228,7 @@ class Committer:
     def _start_anew(self, error: sqlite3.Error) -> None:
         self._connection.close()
         self._say_broken(error)
-        self._connection = opened(self._path, self._versions)
-        self._tables = Tables(self._connection)
-        self._durability = Durability.POWER_LOSS
+        self._use(opened(self._path, self._versions))
 
     def _say_broken(self, error: sqlite3.Error) -> None:
         aside = set_aside(self._path, self._timestamp())

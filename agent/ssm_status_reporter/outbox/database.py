@@ -95,6 +95,15 @@ def set_aside(path: Path, suffix: str) -> Path:
     return aside
 
 
+def rewrite(connection: sqlite3.Connection, path: Path) -> None:
+    """Write a database whose file was removed to that path again; the connection still has its content."""
+    path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    for ending in ("-wal", "-shm"):  # what is left of the old file must not be taken for the new one's
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    connection.execute("VACUUM INTO ?", (str(path),))
+    path.chmod(FILE_MODE)
+
+
 def _check(connection: sqlite3.Connection) -> None:
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":

@@ -68,9 +68,8 @@ def retry(outbox: Path, ids: Sequence[int], now: Now, policy: Policy) -> list[Tr
     """Put the letters back to be delivered. Unknown ids are passed over: compare with what is returned."""
     tried = []
     with _writing(outbox) as tables:
-        for letter_id in sorted(
-            ids, reverse=True
-        ):  # the newest first: older ones of its association are stale then
+        # The newest first: older ones of its association are stale then.
+        for letter_id in sorted(ids, reverse=True):
             letter = tables.dead_letter(letter_id)
             if letter is None:
                 continue

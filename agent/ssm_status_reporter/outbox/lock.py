@@ -41,7 +41,12 @@ class Lock:
 
     def __init__(self, outbox: Path, holder: Holder) -> None:
         path = lock_path(outbox)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        except PermissionError as error:
+            raise OutboxError(
+                f"{path}: {error.strerror}: run the daemon as the user that owns this directory, or chown it"
+            ) from error
         if not _locked(self._descriptor):
             os.close(self._descriptor)
             other = find_holder(outbox)

@@ -20,7 +20,7 @@ import msgspec
 from ssm_status_reporter.domain.entry import Count, Entry, State
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.time import Now
-from ssm_status_reporter.outbox.database import OutboxError
+from ssm_status_reporter.outbox.database import OutboxError, is_broken
 from ssm_status_reporter.outbox.lock import find_holder
 
 _ENTRY: Final = msgspec.json.Decoder(Entry)
@@ -147,9 +147,10 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (PermissionError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise OutboxError(
-            f"{path}: cannot be read ({reason}): run as root or as a member of the group ssm-status-reporter"
-        ) from error
+        remedy = "run as root or as a member of the group ssm-status-reporter"
+        if isinstance(error, sqlite3.Error) and is_broken(error):
+            remedy = "it is damaged: a daemon that starts sets it aside and goes on with a new one"
+        raise OutboxError(f"{path}: cannot be read ({reason}): {remedy}") from error
 
 
 def reader(path: Path) -> sqlite3.Connection:

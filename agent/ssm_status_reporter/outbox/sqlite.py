@@ -325,14 +325,24 @@ class SqliteOutbox:
         self._plan_reconciliation(tables, now.steady_ms)
         return waiting
 
+    async def replan(self, reconciliation: Reconciliation) -> None:
+        """Reconcile by a changed configuration from now on; what was planned further ahead comes earlier."""
+        self.reconciliation = reconciliation
+        await self._committer.submit(self._replan)
+
+    def _replan(self, tables: Tables) -> None:
+        interval_ms = self.reconciliation.interval_ms
+        if interval_ms == 0:
+            tables.reconcile_all(None)
+        else:
+            tables.reconcile_by(self._clock.now().steady_ms + interval_ms)
+
     def _plan_reconciliation(self, tables: Tables, now_ms: int) -> None:
         plan = self.reconciliation
         if plan.on_start:
             tables.reconcile_all(now_ms + round(self._chance() * plan.start_jitter_ms))
-        elif plan.interval_ms == 0:
-            tables.reconcile_all(None)
         else:
-            tables.reconcile_by(now_ms + plan.interval_ms)
+            self._replan(tables)
 
 
 def shown(hold: Hold) -> HoldRow:

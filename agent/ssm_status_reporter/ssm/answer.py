@@ -141,8 +141,7 @@ def _failure(reply: Reply, error: ServiceError, operation: Operation, associatio
     if meaning is Meaning.THROTTLED:
         return Throttled(problem, retry_after_ms(reply))
     if meaning is Meaning.TRANSIENT:
-        by_service = error.code is not None or problem.request_id is not None
-        return Unavailable(problem, Effect.NONE if by_service else _possible(operation), retry_after_ms(reply))
+        return Unavailable(problem, _possible(operation), retry_after_ms(reply))
     return _FAILURES[meaning](problem)
 
 

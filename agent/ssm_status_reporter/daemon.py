@@ -282,5 +282,6 @@ class Daemon:
 def _pulses(committer: Committer, reporter: Reporter) -> dict[str, Pulse]:
     return {
         "outbox": Pulse(committer.progress, committer.waiting > 0),
-        "reporter": Pulse(reporter.progress, reporter.is_woken),
+        # While operations wait, the reporter waits for the outbox: a full disk is not the reporter's standstill.
+        "reporter": Pulse(reporter.progress, reporter.is_woken and committer.waiting == 0),
     }

@@ -6,11 +6,11 @@ import resource
 from collections import Counter
 from itertools import count
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from acceptance_support import NODE, SECONDS_MAX, Site, assert_balanced, calls, faults, held, waiting
-from emulator_support import Arrivals
 from ssm_status_reporter.emulator.faults import FaultPlan, Rule
 from ssm_status_reporter.emulator.server import Emulator
 
@@ -76,15 +76,18 @@ async def test_sigkill_at_any_moment_loses_nothing_and_repeats_only_what_was_in_
 async def test_a_call_whose_reply_the_crash_lost_is_asked_about_and_not_repeated(tmp_path: Path) -> None:
     """Killed between the service's commit and its reply, the daemon learns at its start that all is done."""
     plan = FaultPlan(rules=(Rule(operation="UpdateAssociationStatus", latency="300ms"),))
-    arrivals = Arrivals()
-    async with Emulator(plan, new_id=arrivals.new_id) as emulator:
+    arrived: asyncio.Queue[str] = asyncio.Queue()
+
+    def new_id() -> str:
+        arrived.put_nowait(request_id := str(uuid4()))
+        return request_id
+
+    async with Emulator(plan, new_id=new_id) as emulator:
         site = Site(tmp_path, emulator.url, {"reconcile": {"interval": "6h", "on_start": True}})
         async with site.daemon() as daemon:
             site.drop("Doc", "Success", "done")
-            await daemon.line("asked the service what it holds", document="Doc")
-            await emulator.wait_for(lambda ledger: any(each.operation == "DescribeAssociation" for each in ledger))
-            arrivals.forget()
-            await arrivals.first()  # the update is with the service, which takes its 300 ms
+            for _ in ("the question", "the update, with which the service takes its 300 ms"):
+                await asyncio.wait_for(arrived.get(), SECONDS_MAX)
             await daemon.kill()
         await emulator.wait_for(lambda ledger: any(each.applied for each in ledger))
         async with site.daemon() as daemon:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import resource
+import signal
 from collections import Counter
 from itertools import count
 from pathlib import Path
@@ -10,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from acceptance_support import NODE, SECONDS_MAX, Site, assert_balanced, calls, faults, held, waiting
+from acceptance_support import NODE, SECONDS_MAX, Manager, Site, assert_balanced, calls, faults, held, waiting
 from ssm_status_reporter.emulator.faults import FaultPlan, Rule
 from ssm_status_reporter.emulator.server import Emulator
 
@@ -134,9 +135,11 @@ async def test_a_backoff_outlives_a_crash(tmp_path: Path) -> None:
 
 async def test_a_full_disk_stops_acknowledging_loses_nothing_and_recovers_by_itself(tmp_path: Path) -> None:
     """While the outbox cannot be written files stay claimed, the watchdog is told all the same, then all arrives."""
-    async with Emulator() as emulator:
+    async with Emulator() as emulator, Manager(tmp_path / "notify") as manager:
         site = Site(tmp_path, emulator.url)
-        async with site.daemon() as daemon:
+        # Half of it is longer than the pause between two attempts at a transaction.
+        watched = {**manager.environment, "WATCHDOG_USEC": "2400000"}
+        async with site.daemon(**watched) as daemon:
             site.drop("Before", "Success", "done")
             await daemon.quiet(1)
             # No file may grow or be written: what a full disk is, for this process alone.
@@ -145,14 +148,16 @@ async def test_a_full_disk_stops_acknowledging_loses_nothing_and_recovers_by_its
             for document in DOCUMENTS:
                 site.drop(document, "Success", "full")
             await daemon.line("outbox cannot be written: nothing is acknowledged until it can, nothing is lost")
-            async with asyncio.timeout(SECONDS_MAX):
-                while list(site.spool.glob("*.json")):  # noqa: ASYNC110 (a claim is no event that anybody tells)
-                    await asyncio.sleep(0.02)
+            daemon.signal(signal.SIGHUP)  # wakes whoever might stand still behind the outbox
+            fed = manager.count("WATCHDOG")
+            await manager.until(lambda: manager.count("WATCHDOG") >= fed + 3, "the watchdog is fed")
+            assert list(site.spool.glob("*.json")) == []
             kept = len(list((site.spool / ".taken").iterdir()))
             assert kept == len(DOCUMENTS), "not acknowledged: the files are still there"
             resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, limits)
             await daemon.line("outbox can be written again")
             state = await daemon.quiet(len(DOCUMENTS) + 1)
+            assert len(daemon.logged("outbox can be written again")) == 1
         assert {document: held(emulator, document) for document in site.written} == site.written
         assert_balanced(state)
 

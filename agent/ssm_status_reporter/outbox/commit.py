@@ -31,7 +31,7 @@ RETRY_SECONDS: Final = 1.0
 """How often a failing transaction is tried again."""
 
 GATHER_SECONDS: Final = 0.001
-"""While fsyncs follow each other, each waits for company until so long after the last."""
+"""While operations come together, each fsync waits for company until so long after the last; a lone one never does."""
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class Committer:
         self._durability = Durability.POWER_LOSS
         self._use(self._open())
         self._committed_at = 0.0
+        self._crowded = False
         self.progress = 0
         """Grows with each batch, and with each attempt at one that fails: a stuck thread shows as no growth."""
         self._in_hand = 0
@@ -122,8 +123,9 @@ class Committer:
         with self._wake:
             while not self._jobs and not self._closing:
                 self._wake.wait()
+            crowded = self._crowded and all(job.durability is Durability.POWER_LOSS for job in self._jobs)
         gather_seconds = self._committed_at + GATHER_SECONDS - time.monotonic()
-        if gather_seconds > 0:
+        if crowded and gather_seconds > 0:
             time.sleep(gather_seconds)
         with self._wake:
             self._in_hand = min(len(self._jobs), OUTBOX_BATCH_MAX)
@@ -172,6 +174,7 @@ class Committer:
         self._connection.execute("COMMIT")
         if durable:
             self._committed_at = time.monotonic()
+            self._crowded = len(batch) > 1
 
     def _set_durability(self, durability: Durability) -> None:
         if durability is not self._durability:

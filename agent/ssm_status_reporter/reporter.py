@@ -13,6 +13,7 @@ Nothing here decides about a report or a hold: the domain does. A failure of any
 import asyncio
 from dataclasses import dataclass
 
+from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
 from ssm_status_reporter.domain.entry import Claim, Step
 from ssm_status_reporter.domain.holds import EVERYTHING, HoldBoard, Open, Opening, Probe, Shut
@@ -76,6 +77,7 @@ class Reporter:
         self._questions = Rate.full(pace.rate_per_second * RECONCILE_RATE_SHARE, 1, now_ms)
         self._out: set[Claim] = set()
         self._woken = asyncio.Event()
+        self._hurried: set[Association] = set()
         self._stopping = False
         self._denied_said = False
         self.last_delivered_ms: int | None = None
@@ -95,6 +97,8 @@ class Reporter:
     def hurry(self, scope: Scope) -> None:
         """Something changed that may have mended the scope: probe it at once."""
         if self._board.hurry(scope, self._clock.now()):
+            subjects = (hold.subject for hold in self._board if hold.scope is scope)
+            self._hurried.update(subject for subject in subjects if isinstance(subject, Association))
             self.wake()
 
     def repace(self, pace: Pace) -> None:
@@ -145,6 +149,9 @@ class Reporter:
 
     async def _dispatch(self, calls: asyncio.TaskGroup) -> int | None:
         """Start what may go out now; returns when to look again, steady, or None: when woken."""
+        if self._hurried:
+            hurried, self._hurried = self._hurried, set()
+            await self._outbox.make_due(hurried)
         now = self._clock.now()
         self._rate = self._rate.at(now.steady_ms)
         match self._board.admission(now):

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -138,7 +139,7 @@ async def test_a_full_disk_stops_acknowledging_loses_nothing_and_recovers_by_its
     async with Emulator() as emulator, Manager(tmp_path / "notify") as manager:
         site = Site(tmp_path, emulator.url)
         # Half of it is longer than the pause between two attempts at a transaction.
-        watched = {**manager.environment, "WATCHDOG_USEC": "2400000"}
+        watched: dict[str, Any] = {**manager.environment, "WATCHDOG_USEC": "2400000"}
         async with site.daemon(**watched) as daemon:
             site.drop("Before", "Success", "done")
             await daemon.quiet(1)

@@ -30,12 +30,14 @@ from acceptance_support import (
 )
 from ssm_status_reporter.emulator.faults import FaultPlan
 from ssm_status_reporter.emulator.server import Emulator
-from ssm_support import SECRET, TOKEN, write_keys
+from ssm_support import write_keys
 
 DOCUMENTS: Final = [f"Doc-{number}" for number in range(6)]
 CONCURRENCY: Final = 4
 WATCHED_SECONDS: Final = 1.5
 """How long calls are counted."""
+SECRET_KEY: Final = "MarkerOfTheSecretKey"
+SESSION_TOKEN: Final = "MarkerOfTheSessionToken"
 HOLD: Final = "hold: reports wait unharmed until a probe succeeds"
 
 
@@ -116,7 +118,6 @@ async def test_updates_that_fail_while_questions_are_answered_follow_the_backoff
             before, since = len(emulator.ledger), time.monotonic()
             await asyncio.sleep(WATCHED_SECONDS)
             requests, bound = len(emulator.ledger) - before, attempts_max(time.monotonic() - since)
-            print(requests, bound, len(daemon.logged(HOLD)), Counter(each.operation for each in emulator.ledger))
             assert requests <= 2 * bound * len(DOCUMENTS), "each by its own backoff: a question and a call"
             emulator.faults = FaultPlan()
             state = await daemon.quiet(len(DOCUMENTS))
@@ -268,21 +269,22 @@ async def test_keys_that_are_renewed_in_place_are_used_and_no_secret_is_written_
     plan = {"credentials": {"accept": ["ASIAOLD", "ASIANEW"], "expired": ["ASIAOLD"]}}
     async with Emulator(msgspec.convert(plan, FaultPlan)) as emulator:
         site = Site(tmp_path, emulator.url)
-        write_keys(site.credentials, "ASIAOLD")
+        keys = f"aws_secret_access_key = {SECRET_KEY}\naws_session_token = {SESSION_TOKEN}\n"
+        site.credentials.write_text(f"[default]\naws_access_key_id = ASIAOLD\n{keys}", "utf-8")
         async with site.daemon() as daemon:
             for document in DOCUMENTS:
                 site.drop(document, "Success", "done")
             await daemon.line(HOLD, scope="credentials")
             shown = [await site.run("status", "--json"), await site.run("status")]
             assert "ExpiredTokenException" in shown[1].output
-            write_keys(site.credentials, "ASIANEW")
+            site.credentials.write_text(f"[default]\naws_access_key_id = ASIANEW\n{keys}", "utf-8")
             state = await daemon.quiet(len(DOCUMENTS))
             shown.append(await site.run("config", "show"))
             await daemon.kill()
         assert state["holds"] == []
         written = [path.read_bytes() for path in site.outbox.parent.iterdir()]
         written += [repr(daemon.lines).encode(), *(f"{ended.output}{ended.errors}".encode() for ended in shown)]
-        for marker in (SECRET.encode(), TOKEN.encode()):
+        for marker in (SECRET_KEY.encode(), SESSION_TOKEN.encode()):
             assert not any(marker in text for text in written)
         assert_balanced(state)
 
@@ -293,6 +295,7 @@ async def test_a_wrong_clock_is_corrected_and_said_once(tmp_path: Path, skew: st
     async with Emulator(FaultPlan(clock_skew=skew)) as emulator:
         site = Site(tmp_path, emulator.url)
         async with site.daemon() as daemon:
+            state = await daemon.quiet(0)
             for number in range(3):
                 for document in DOCUMENTS:
                     site.drop(document, "Success", str(number))
@@ -353,7 +356,7 @@ async def test_seeded_troubles_of_every_kind_at_once_lose_nothing(tmp_path: Path
             for number in range(300):
                 site.drop(chance.choice(DOCUMENTS), chance.choice(["Success", "Failed"]), str(number))
                 if number % 10 == 0:
-                    await daemon.until(lambda seen=len(daemon.lines): len(daemon.lines) > seen, "it gets on")  # type: ignore[misc]
+                    await daemon.until(lambda seen=len(daemon.lines): len(daemon.lines) > seen, "it gets on")  # type: ignore[misc]  # noqa: B008 (as many as there are now)
             state = await daemon.quiet(300)
         assert {document: held(emulator, document) for document in site.written} == site.written
         assert state["holds"] == []

@@ -1,12 +1,17 @@
 """What the service manager is told: sd_notify(3), a datagram on the socket that $NOTIFY_SOCKET names.
 
 Own code because it is one ``sendto``: the packages that offer it are unmaintained or need systemd's headers.
-Without the variable (no service manager, or not Type=notify) nothing is sent.
+Without the variable (no service manager, or not Type=notify) nothing is sent. A manager that cannot be told is
+said once and changes nothing: delivering does not depend on who watches.
 """
 
 import os
 import socket
 from collections.abc import Mapping
+
+import structlog
+
+log = structlog.get_logger()
 
 
 class ServiceManager:
@@ -14,6 +19,7 @@ class ServiceManager:
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET")
+        self._unheard = False
         self._address = None if not address else "\0" + address[1:] if address[0] == "@" else address
         self._socket = (
             None
@@ -22,11 +28,23 @@ class ServiceManager:
         )
 
     def notify(self, **states: str | int) -> None:
-        """Send the states, such as ``READY=1``, in one message. Raises OSError when the manager is gone."""
+        """Send the states, such as ``READY=1``, in one message."""
         if self._socket is None or self._address is None:
             return
         message = "\n".join(f"{name}={value}" for name, value in states.items())
-        self._socket.sendto(message.encode(), self._address)
+        try:
+            self._socket.sendto(message.encode(), self._address)
+        except OSError as error:
+            if not self._unheard:
+                log.warning(
+                    "the service manager cannot be told",
+                    socket=self._address,
+                    error=error.strerror,
+                    hint="start the daemon by its unit, or without NOTIFY_SOCKET",
+                )
+            self._unheard = True
+        else:
+            self._unheard = False
 
     def close(self) -> None:
         """Say nothing more."""

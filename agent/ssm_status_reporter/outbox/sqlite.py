@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import structlog
+from msgspec import structs
 
 from ssm_status_reporter.domain.answer import answered, learnt
+from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.claim import claimed, questioned
 from ssm_status_reporter.domain.entry import Claim, Count, Entry, Policy, Settled
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening
@@ -202,6 +204,10 @@ class SqliteOutbox:
         """Bring up to date what ``status`` shows, and what a node's hold keeps back."""
         await self._committer.submit(lambda tables: _show_holds(tables, changes), Durability.PROCESS_DEATH)
 
+    async def make_due(self, associations: Collection[Association]) -> None:
+        """Let their reports be claimed now: what they wait for may have been mended."""
+        await self._committer.submit(lambda tables: self._make_due(tables, associations), Durability.PROCESS_DEATH)
+
     async def next_reconcile_ms(self) -> int | None:
         """When the next entry at rest is to be compared, steady."""
         return await self._committer.submit(lambda tables: tables.next_reconcile_ms(), Durability.PROCESS_DEATH)
@@ -306,6 +312,13 @@ class SqliteOutbox:
                     hint="look at `dead-letters list`; outbox.max_dead_letters sets how many are kept",
                 )
         return Settlement(result.entry, result.then, letter_id)
+
+    def _make_due(self, tables: Tables, associations: Collection[Association]) -> None:
+        now_ms = self._clock.now().steady_ms
+        for association in associations:
+            entry = tables.entry(association)
+            if entry.retry_at_ms > now_ms:
+                tables.store(structs.replace(entry, retry_at_ms=now_ms))
 
     def _learn(self, tables: Tables, claim: Claim, held: Report) -> bool:
         if not learnt(claim, tables.entry(claim.association), held):

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -92,7 +92,9 @@ class Daemon:
         return self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        # Not the process object's own method: that one looks whether it has ended, and so takes its exit code.
+        if self._process.returncode is None:
+            os.kill(self.pid, number)
 
     def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
         """The lines of that event with those fields."""
@@ -148,7 +150,7 @@ class Daemon:
 
     async def kill(self) -> None:
         """SIGKILL, as a crash is."""
-        if self._process.returncode is None:
+        with suppress(ProcessLookupError):
             self.signal(signal.SIGKILL)
         await self.ended()
 
@@ -272,6 +274,10 @@ class Site:
         draft.chmod(0o640)
         return draft.rename(self.spool / name)
 
+    def unfinished(self) -> list[Path]:
+        """Results that lie in the spool, or are claimed and not yet committed."""
+        return [*self.spool.glob("*.json"), *self.spool.glob(".taken/*.json")]
+
     def state(self) -> State:
         """What ``status --json`` shows, without starting a process for it."""
         shown = msgspec.json.decode(msgspec.json.encode(snapshot(self.outbox, SystemClock().now())))
@@ -309,7 +315,7 @@ class Site:
 
     @asynccontextmanager
     async def daemon(
-        self, *, ready: bool = True, prefix: Sequence[str] = (), **environment: str
+        self, environment: Mapping[str, str] | None = None, *, ready: bool = True, prefix: Sequence[str] = ()
     ) -> AsyncIterator[Daemon]:
         """The daemon, ready if so wanted; killed at the end if it still runs. ``prefix`` is a command to start it."""
         process = await asyncio.create_subprocess_exec(
@@ -318,7 +324,7 @@ class Site:
             "--config",
             self.config,
             "run",
-            env=self._environment() | environment,
+            env={**self._environment(), **(environment or {})},
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,

@@ -93,7 +93,7 @@ async def test_a_result_renamed_over_the_old_one_while_that_is_taken_loses_neith
             with Inotify(sync_timeout=0) as inotify:
                 inotify.add_watch(site.spool, Mask.MOVED_FROM | Mask.DELETE)
                 await asyncio.get_running_loop().run_in_executor(None, rename_over)
-                await daemon.state(lambda _: not list(site.spool.glob("*.json")), "everything is taken")
+                await daemon.state(lambda _: not site.unfinished(), "everything is committed")
                 state = await daemon.quiet()
                 events = iter(inotify.sync_get, None)
                 taken = sum(str(event.name) == "status.json" for event in events)

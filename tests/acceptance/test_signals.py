@@ -107,7 +107,6 @@ async def test_stopped_while_results_pour_in_nothing_is_lost(tmp_path: Path) -> 
         assert_balanced(state)
 
 
-@pytest.mark.xfail(reason="a commit that was begun is cancelled before its files are removed", strict=True)
 async def test_a_clean_stop_counts_no_result_twice(tmp_path: Path) -> None:
     """After SIGTERM no committed result lies in .taken/: the next start does not meet it again."""
     async with Emulator() as emulator:

@@ -406,7 +406,7 @@ async def test_what_cannot_be_moved_stays_and_is_said_once(spool: Path, intake: 
             drop(spool, "good.json", result_bytes())
             await intake.until(lambda: len(intake.results) == 1)
             assert (spool / "bad.json").read_bytes() == b"[]"
-            assert taken(spool) == []
+            await until(lambda: taken(spool) == [])
             drop(spool, "bad.json", result_bytes("better"))
             await intake.until(lambda: len(intake.results) == 2)
     assert intake.refused == 1

@@ -69,6 +69,8 @@ FILES_PER_TURN_MAX: Final = 64
 SPOOL_RETRY_MS_MIN: Final = 1000
 SPOOL_RETRY_MS_MAX: Final = 60 * 1000
 """What the file system refuses, and no event will tell the end of, is tried again within this range, doubling."""
+SPOOL_STOP_SECONDS_MAX: Final = 2.0
+"""Commits under way get so long at SIGTERM; what takes longer is met again at the next start."""
 
 # Stopping.
 STOP_SECONDS_MAX: Final = 10.0

@@ -28,7 +28,7 @@ from ssm_status_reporter.domain.outcome import Scope
 from ssm_status_reporter.host import logs
 from ssm_status_reporter.host.identity import Identity, find_identity
 from ssm_status_reporter.host.systemd import ServiceManager
-from ssm_status_reporter.host.watchdog import Pulse, watchdog_interval_seconds
+from ssm_status_reporter.host.watchdog import Health, Pulse, watchdog_interval_seconds
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import DIRECTORY_MODE, migrations
 from ssm_status_reporter.outbox.letters import wake_path
@@ -124,11 +124,12 @@ class Daemon:
             outbox=str(path),
             to_deliver=waiting,
         )
-        await self._run_tasks(outbox, committer, reporter, self._sources(identity, outbox))
+        await self._run_tasks(outbox, committer, reporter, identity)
 
     async def _run_tasks(
-        self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter, sources: list[Source]
+        self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter, identity: Identity
     ) -> None:
+        sources = self._sources(identity, outbox)
         async with asyncio.TaskGroup() as tasks:
             watching = [asyncio.Event() for _ in sources]
             others = [
@@ -142,6 +143,7 @@ class Daemon:
                 await event.wait()
             others.append(tasks.create_task(self._keep_status(outbox, reporter), name="status line"))
             others.append(tasks.create_task(self._feed_watchdog(committer, reporter), name="watchdog"))
+            others.append(tasks.create_task(self._export(identity, committer, reporter), name="metrics"))
             self._manager.notify(READY=1)
             log.info("ready")
             await self._stop.wait()
@@ -264,6 +266,16 @@ class Daemon:
                 log.error("stuck: the service manager will start the daemon anew", loops=stuck)
             else:
                 self._manager.notify(WATCHDOG=1)
+
+    async def _export(self, identity: Identity, committer: Committer, reporter: Reporter) -> None:
+        """Metrics, where they are on; and only then is what they need imported."""
+        metrics = self._configuration.metrics
+        if metrics.listen is None and metrics.textfile is None:
+            return
+        from ssm_status_reporter.exporter import export  # noqa: PLC0415 (see above)
+
+        health = Health(lambda: _pulses(committer, reporter), self._clock)
+        await export(metrics, self._configuration.outbox.path, identity, health.stuck, self._clock)
 
     async def _status_line(self, outbox: SqliteOutbox, reporter: Reporter) -> str:
         totals = await outbox.totals()

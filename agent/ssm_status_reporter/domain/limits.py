@@ -85,3 +85,11 @@ AGENT_RESULTS_WAITING_MAX: Final = 1024
 """Results of the agent's runs that wait for the outbox; beyond it the oldest goes."""
 AGENT_STOP_SECONDS_MAX: Final = 2.0
 """Results at hand get so long to be committed at SIGTERM: their files may be gone."""
+
+# Metrics.
+METRICS_TEXTFILE_SECONDS: Final = 15
+"""How often the file for node_exporter is written: the interval that Prometheus scrapes at, as a rule."""
+METRICS_RETRY_SECONDS: Final = 60
+"""How often an address to serve metrics at is tried again."""
+HEALTH_MS_MIN: Final = 10 * 1000
+"""A loop that got no further for so long, with something to do, is unhealthy: the outbox tries again every second."""

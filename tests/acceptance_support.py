@@ -182,6 +182,7 @@ class Manager:
 
     def __init__(self, path: Path) -> None:
         self.told: list[dict[str, str]] = []
+        self._marks = count()
         self._path = path
         self._changed = asyncio.Condition()
 
@@ -204,6 +205,13 @@ class Manager:
     def count(self, name: str, value: str | None = None) -> int:
         """How often it was told so."""
         return sum(name in told and value in (None, told[name]) for told in self.told)
+
+    async def has_read_everything(self) -> None:
+        """Wait until all that was sent before is in ``told``."""
+        mark = f"mark {next(self._marks)}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as own:
+            await asyncio.get_running_loop().sock_sendto(own, f"X_MARK={mark}".encode(), str(self._path))
+        await self.until(lambda: self.count("X_MARK", mark), mark)
 
     async def until(self, condition: Callable[[], T], what: str) -> T:
         """Wait for something true, looked at again whenever something is told."""

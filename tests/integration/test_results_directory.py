@@ -581,7 +581,7 @@ async def test_more_files_than_inotify_tells_of(spool: Path, intake: RecordingIn
                 os.write(file, payload)
                 os.close(file)
             os.close(directory)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
                 while len(intake.results) < count:
                     intake.changed.clear()
                     await intake.changed.wait()

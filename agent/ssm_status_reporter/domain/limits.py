@@ -70,6 +70,10 @@ SPOOL_RETRY_MS_MIN: Final = 1000
 SPOOL_RETRY_MS_MAX: Final = 60 * 1000
 """What the file system refuses, and no event will tell the end of, is tried again within this range, doubling."""
 
+# Watching.
+EVENTS_PER_DRAIN_MAX: Final = 1024
+"""Events of inotify read before what they tell of is looked at: about 8 ms. The kernel keeps the others."""
+
 # Stopping.
 STOP_SECONDS_MAX: Final = 10.0
 """Calls in flight get so long to finish at SIGTERM."""

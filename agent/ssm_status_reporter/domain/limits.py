@@ -70,6 +70,16 @@ SPOOL_RETRY_MS_MIN: Final = 1000
 SPOOL_RETRY_MS_MAX: Final = 60 * 1000
 """What the file system refuses, and no event will tell the end of, is tried again within this range, doubling."""
 
+# The instance metadata service.
+METADATA_TIMEOUT_MS: Final = 2000
+"""One request, half of it for connecting; an instance's own service answers within milliseconds."""
+METADATA_ATTEMPTS_MAX: Final = 3
+METADATA_PAUSE_MS: Final = 1000
+"""Between two attempts: the network may still be coming up. For token and document some 16 s at worst, well within
+the 90 s that systemd gives a start."""
+METADATA_BYTES_MAX: Final = 64 * 1024
+"""What is read of one answer."""
+
 # Watching.
 EVENTS_PER_DRAIN_MAX: Final = 1024
 """Events of inotify read before what they tell of is looked at: about 8 ms. The kernel keeps the others."""

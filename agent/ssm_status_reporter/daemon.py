@@ -28,7 +28,6 @@ from ssm_status_reporter.domain.outcome import Scope
 from ssm_status_reporter.host import logs
 from ssm_status_reporter.host.identity import Identity, find_identity
 from ssm_status_reporter.host.systemd import ServiceManager
-from ssm_status_reporter.host.watchdog import Pulse, watchdog_interval_seconds
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import DIRECTORY_MODE, migrations
 from ssm_status_reporter.outbox.letters import wake_path
@@ -43,14 +42,12 @@ from ssm_status_reporter.sources.results_directory import ResultsDirectory
 from ssm_status_reporter.sources.spool_reader import Settings
 from ssm_status_reporter.sources.ssm_agent import SsmAgent
 from ssm_status_reporter.ssm.client import SsmClient
+from ssm_status_reporter.ssm.credentials_watch import CredentialsWatch
 from ssm_status_reporter.ssm.settings import ClientSettings
+from ssm_status_reporter.supervision import Supervision
 
 CONNECTIONS_MAX: Final = 64
 """Kept to the service; the concurrency may be changed up to it by a reload."""
-STATUS_SECONDS: Final = 5.0
-"""How often the status line of the service manager is brought up to date."""
-STATUS_HINT_CHARS_MAX: Final = 200
-"""What the status line shows of a hold's hint; `status` has it whole."""
 
 T = TypeVar("T")
 
@@ -135,10 +132,23 @@ class Daemon:
             outbox=str(path),
             to_deliver=waiting,
         )
-        await self._run_tasks(outbox, committer, reporter, self._sources(identity, outbox))
+
+        async def try_credentials() -> None:
+            await service.reload_credentials()
+            # Other keys may be another identity's, which is allowed more.
+            for scope in (Scope.CREDENTIALS, Scope.PERMISSION):
+                reporter.hurry(scope)
+
+        keys = CredentialsWatch(self._clock, try_credentials)
+        await self._run_tasks(outbox, committer, reporter, keys, self._sources(identity, outbox))
 
     async def _run_tasks(
-        self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter, sources: list[Source]
+        self,
+        outbox: SqliteOutbox,
+        committer: Committer,
+        reporter: Reporter,
+        keys: CredentialsWatch,
+        sources: list[Source],
     ) -> None:
         async with asyncio.TaskGroup() as tasks:
             watching = [asyncio.Event() for _ in sources]
@@ -148,11 +158,13 @@ class Daemon:
             ]
             others.append(tasks.create_task(self._follow_commands(reporter), name="commands"))
             others.append(tasks.create_task(self._follow_reloads(outbox, reporter), name="reload"))
+            others.append(tasks.create_task(keys.run(), name="credentials"))
             delivery = tasks.create_task(reporter.run(), name="reporter")
             for event in watching:
                 await event.wait()
-            others.append(tasks.create_task(self._keep_status(outbox, reporter), name="status line"))
-            others.append(tasks.create_task(self._feed_watchdog(committer, reporter), name="watchdog"))
+            supervision = Supervision(self._manager, self._clock, outbox, committer, reporter)
+            others.append(tasks.create_task(supervision.keep_status(), name="status line"))
+            others.append(tasks.create_task(supervision.feed_watchdog(), name="watchdog"))
             self._manager.notify(READY=1)
             log.info("ready")
             await self._stop.wait()
@@ -265,46 +277,3 @@ class Daemon:
         reporter.repace(tuning.pace(configuration))
         restart = [key for key in changed if key not in reload.TAKEN]
         log.info("reloaded", changed=list(changed), needs_restart=restart)
-
-    async def _keep_status(self, outbox: SqliteOutbox, reporter: Reporter) -> None:
-        """The service manager's status line."""
-        while True:
-            self._manager.notify(STATUS=await self._status_line(outbox, reporter))
-            await asyncio.sleep(STATUS_SECONDS)
-
-    async def _feed_watchdog(self, committer: Committer, reporter: Reporter) -> None:
-        """The service manager's watchdog, as long as the loops get on."""
-        interval = watchdog_interval_seconds()
-        if interval is None:
-            return
-        before = _pulses(committer, reporter)
-        while True:
-            await asyncio.sleep(interval)
-            now = _pulses(committer, reporter)
-            stuck = [name for name in now if now[name].stuck_since(before[name])]
-            before = now
-            if stuck:
-                log.error("stuck: the service manager will start the daemon anew", loops=stuck)
-            else:
-                self._manager.notify(WATCHDOG=1)
-
-    async def _status_line(self, outbox: SqliteOutbox, reporter: Reporter) -> str:
-        totals = await outbox.totals()
-        parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
-        parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
-        if reporter.last_delivered_ms is not None:
-            seconds = (self._clock.now().steady_ms - reporter.last_delivered_ms) // 1000
-            parts.append(f"last delivered {seconds} s ago")
-        line = ", ".join(parts)
-        for hold in list(reporter.holds)[:1]:
-            hint = (hold.problem.hint or hold.problem.message)[:STATUS_HINT_CHARS_MAX]
-            line += f"; {hold.scope.value} hold: {hold.problem.code}: {hint}"
-        return line.replace("\n", " ")  # a line end would begin another state
-
-
-def _pulses(committer: Committer, reporter: Reporter) -> dict[str, Pulse]:
-    return {
-        "outbox": Pulse(committer.progress, committer.waiting > 0),
-        # While operations wait, the reporter waits for the outbox: a full disk is not the reporter's standstill.
-        "reporter": Pulse(reporter.progress, reporter.is_woken and committer.waiting == 0),
-    }

@@ -80,6 +80,11 @@ the 90 s that systemd gives a start."""
 METADATA_BYTES_MAX: Final = 64 * 1024
 """What is read of one answer."""
 
+# Credentials.
+CREDENTIALS_LOOK_MS_MIN: Final = 1000
+CREDENTIALS_LOOK_MS_MAX: Final = 60 * 1000
+"""Shared credentials that inotify cannot tell of are looked at within this range, doubling."""
+
 # Watching.
 EVENTS_PER_DRAIN_MAX: Final = 1024
 """Events of inotify read before what they tell of is looked at: about 8 ms. The kernel keeps the others."""

@@ -11,11 +11,11 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -28,7 +28,7 @@ from ssm_status_reporter.domain.outcome import Scope
 from ssm_status_reporter.host import logs
 from ssm_status_reporter.host.identity import Identity, find_identity
 from ssm_status_reporter.host.systemd import ServiceManager
-from ssm_status_reporter.host.watchdog import Health, Pulse, watchdog_interval_seconds
+from ssm_status_reporter.host.watchdog import Health
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import DIRECTORY_MODE, migrations
 from ssm_status_reporter.outbox.letters import wake_path
@@ -43,14 +43,14 @@ from ssm_status_reporter.sources.results_directory import ResultsDirectory
 from ssm_status_reporter.sources.spool_reader import Settings
 from ssm_status_reporter.sources.ssm_agent import SsmAgent
 from ssm_status_reporter.ssm.client import SsmClient
+from ssm_status_reporter.ssm.credentials_watch import CredentialsWatch
 from ssm_status_reporter.ssm.settings import ClientSettings
+from ssm_status_reporter.supervision import Supervision
 
 CONNECTIONS_MAX: Final = 64
 """Kept to the service; the concurrency may be changed up to it by a reload."""
-STATUS_SECONDS: Final = 5.0
-"""How often the status line of the service manager is brought up to date."""
-STATUS_HINT_CHARS_MAX: Final = 200
-"""What the status line shows of a hold's hint; `status` has it whole."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -63,6 +63,23 @@ class Surroundings:
     chance: Chance
     reread: Callable[[], Configuration]
     """Reads the configuration anew. Raises `BadConfiguration`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a daemon consists of once it knows who it is."""
+
+    identity: Identity
+    outbox: SqliteOutbox
+    committer: Committer
+    service: SsmClient
+    reporter: Reporter
+
+    async def try_credentials(self) -> None:
+        """Load them afresh and probe what waits: other keys may be those of an identity that is allowed more."""
+        await self.service.reload_credentials()
+        for scope in (Scope.CREDENTIALS, Scope.PERMISSION):
+            self.reporter.hurry(scope)
 
 
 class Daemon:
@@ -93,7 +110,14 @@ class Daemon:
     async def _serve(self, stack: AsyncExitStack) -> None:
         configuration = self._configuration
         node = configuration.node
-        identity = find_identity(node.instance_id, node.region, configuration.sources.ssm_agent.path)
+        identity = await self._unless_stopped(
+            find_identity(
+                node.instance_id, node.region, configuration.sources.ssm_agent.path, os.environ, self._clock
+            )
+        )
+        if identity is None:
+            log.info("stopped before it had found out who it is")
+            return
         path = configuration.outbox.path
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         stack.enter_context(Lock(path, Holder(os.getpid(), self._clock.now().wall_ms)))
@@ -121,15 +145,18 @@ class Daemon:
             version=__version__,
             instance_id=identity.instance_id,
             region=identity.region,
+            instance_id_from=identity.instance_id_from,
+            region_from=identity.region_from,
             outbox=str(path),
             to_deliver=waiting,
         )
-        await self._run_tasks(outbox, committer, reporter, identity)
+        await self._run_tasks(_Parts(identity, outbox, committer, service, reporter))
 
-    async def _run_tasks(
-        self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter, identity: Identity
-    ) -> None:
-        sources = self._sources(identity, outbox)
+    async def _run_tasks(self, parts: _Parts) -> None:
+        outbox, reporter = parts.outbox, parts.reporter
+        sources = self._sources(parts.identity, outbox)
+        keys = CredentialsWatch(self._clock, parts.try_credentials)
+        supervision = Supervision(self._manager, self._clock, outbox, parts.committer, reporter)
         async with asyncio.TaskGroup() as tasks:
             watching = [asyncio.Event() for _ in sources]
             others = [
@@ -138,12 +165,13 @@ class Daemon:
             ]
             others.append(tasks.create_task(self._follow_commands(reporter), name="commands"))
             others.append(tasks.create_task(self._follow_reloads(outbox, reporter), name="reload"))
+            others.append(tasks.create_task(keys.run(), name="credentials"))
             delivery = tasks.create_task(reporter.run(), name="reporter")
             for event in watching:
                 await event.wait()
-            others.append(tasks.create_task(self._keep_status(outbox, reporter), name="status line"))
-            others.append(tasks.create_task(self._feed_watchdog(committer, reporter), name="watchdog"))
-            others.append(tasks.create_task(self._export(identity, committer, reporter), name="metrics"))
+            others.append(tasks.create_task(supervision.keep_status(), name="status line"))
+            others.append(tasks.create_task(supervision.feed_watchdog(), name="watchdog"))
+            others.append(tasks.create_task(self._export(parts.identity, supervision), name="metrics"))
             self._manager.notify(READY=1)
             log.info("ready")
             await self._stop.wait()
@@ -204,6 +232,18 @@ class Daemon:
         """Decide by the configuration and by what was learnt in earlier runs."""
         outbox.policy = tuning.policy(self._configuration, await outbox.fact(FACT_COMPARISON))
 
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result; None when the daemon is to stop before there is one."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+            return None
+        return working.result()
+
     # While it runs.
 
     async def _follow_commands(self, reporter: Reporter) -> None:
@@ -245,55 +285,12 @@ class Daemon:
         restart = [key for key in changed if key not in reload.TAKEN]
         log.info("reloaded", changed=list(changed), needs_restart=restart)
 
-    async def _keep_status(self, outbox: SqliteOutbox, reporter: Reporter) -> None:
-        """The service manager's status line."""
-        while True:
-            self._manager.notify(STATUS=await self._status_line(outbox, reporter))
-            await asyncio.sleep(STATUS_SECONDS)
-
-    async def _feed_watchdog(self, committer: Committer, reporter: Reporter) -> None:
-        """The service manager's watchdog, as long as the loops get on."""
-        interval = watchdog_interval_seconds()
-        if interval is None:
-            return
-        before = _pulses(committer, reporter)
-        while True:
-            await asyncio.sleep(interval)
-            now = _pulses(committer, reporter)
-            stuck = [name for name in now if now[name].stuck_since(before[name])]
-            before = now
-            if stuck:
-                log.error("stuck: the service manager will start the daemon anew", loops=stuck)
-            else:
-                self._manager.notify(WATCHDOG=1)
-
-    async def _export(self, identity: Identity, committer: Committer, reporter: Reporter) -> None:
+    async def _export(self, identity: Identity, supervision: Supervision) -> None:
         """Metrics, where they are on; and only then is what they need imported."""
         metrics = self._configuration.metrics
         if metrics.listen is None and metrics.textfile is None:
             return
         from ssm_status_reporter.exporter import export  # noqa: PLC0415 (see above)
 
-        health = Health(lambda: _pulses(committer, reporter), self._clock)
+        health = Health(supervision.pulses, self._clock)
         await export(metrics, self._configuration.outbox.path, identity, health.stuck, self._clock)
-
-    async def _status_line(self, outbox: SqliteOutbox, reporter: Reporter) -> str:
-        totals = await outbox.totals()
-        parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
-        parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
-        if reporter.last_delivered_ms is not None:
-            seconds = (self._clock.now().steady_ms - reporter.last_delivered_ms) // 1000
-            parts.append(f"last delivered {seconds} s ago")
-        line = ", ".join(parts)
-        for hold in list(reporter.holds)[:1]:
-            hint = (hold.problem.hint or hold.problem.message)[:STATUS_HINT_CHARS_MAX]
-            line += f"; {hold.scope.value} hold: {hold.problem.code}: {hint}"
-        return line.replace("\n", " ")  # a line end would begin another state
-
-
-def _pulses(committer: Committer, reporter: Reporter) -> dict[str, Pulse]:
-    return {
-        "outbox": Pulse(committer.progress, committer.waiting > 0),
-        # While operations wait, the reporter waits for the outbox: a full disk is not the reporter's standstill.
-        "reporter": Pulse(reporter.progress, reporter.is_woken and committer.waiting == 0),
-    }

@@ -78,8 +78,11 @@ class Reporter:
         self._out: set[Claim] = set()
         self._woken = asyncio.Event()
         self._hurried: set[Association] = set()
+        self._overtaken: set[tuple[Scope, Association]] = set()
         self._stopping = False
         self._denied_said = False
+        self.turned = asyncio.Event()
+        """Set at each turn of the loop: something may have happened. Whoever waits for it clears it."""
         self.last_delivered_ms: int | None = None
         """When the service last acknowledged a report, steady."""
         self.progress = 0
@@ -95,7 +98,14 @@ class Reporter:
         self.wake()
 
     def hurry(self, scope: Scope) -> None:
-        """Something changed that may have mended the scope: probe it at once."""
+        """Something changed that may have mended the scope: probe it at once.
+
+        A call that is out may have gone before the change: what it fails of, is probed once more.
+        """
+        self._overtaken.update((scope, claim.association) for claim in self._out)
+        self._probe_at_once(scope)
+
+    def _probe_at_once(self, scope: Scope) -> None:
         if self._board.hurry(scope, self._clock.now()):
             subjects = (hold.subject for hold in self._board if hold.scope is scope)
             self._hurried.update(subject for subject in subjects if isinstance(subject, Association))
@@ -129,6 +139,7 @@ class Reporter:
         async with asyncio.TaskGroup() as calls:
             while not self._stopping:
                 self._woken.clear()
+                self.turned.set()
                 self.progress += 1
                 await self._rest_until(await self._dispatch(calls))
 
@@ -231,6 +242,8 @@ class Reporter:
                     self._rate = self._rate.taken(1)
         finally:
             self._out.discard(claim)
+            if self._overtaken:
+                self._overtaken = {each for each in self._overtaken if each[1] != claim.association}
             self.wake()
 
     async def _ask(self, claim: Claim) -> Settlement:
@@ -294,6 +307,10 @@ class Reporter:
             await self._outbox.show_holds(changes)
             for change in changes:
                 say_change(change, now.steady_ms)
+                overtaken = (change.hold.scope, claim.association)
+                if overtaken in self._overtaken and not isinstance(change, Opening):
+                    self._overtaken.discard(overtaken)
+                    self._probe_at_once(change.hold.scope)
                 if isinstance(change, Opening) and change.hold.subject == EVERYTHING:
                     self._rate = self._rate.ramped(now.steady_ms)
             self.wake()

@@ -60,6 +60,11 @@ def shared_file() -> Path:
     return Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
 
 
+def configuration_file() -> Path:
+    """Where the SDK looks for its configuration file, which may hold keys too."""
+    return Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+
+
 class Credentials:
     """The keys of one profile, or of the default chain."""
 

@@ -1,0 +1,122 @@
+"""Supervision: what the service manager is told of a running daemon, its status line and that its loops get on.
+
+Rules:
+  * The status line follows what happens, at most every `STATUS_SECONDS`. While nothing happens, only how long ago the
+    last report was delivered grows old: it is told anew when its text would be another, ever more rarely.
+  * The watchdog is fed as long as the loops get on (`host.watchdog`).
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from ssm_status_reporter.host.systemd import ServiceManager
+from ssm_status_reporter.host.watchdog import Pulse, watchdog_interval_seconds
+from ssm_status_reporter.outbox.commit import Committer
+from ssm_status_reporter.outbox.sqlite import SqliteOutbox
+from ssm_status_reporter.ports import Clock
+from ssm_status_reporter.reporter import Reporter
+
+STATUS_SECONDS: Final = 5.0
+"""The status line is brought up to date no more often."""
+STATUS_HINT_CHARS_MAX: Final = 200
+"""What the status line shows of a hold's hint; `status` has it whole."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How long ago something was, and for how long that can be said so."""
+
+    text: str
+    fresh_seconds: int
+
+
+def age(seconds: int) -> Age:
+    """An age in the unit that an operator would use."""
+    for text, unit, up_to, fresh_seconds in _AGES:
+        if seconds < up_to:
+            return Age(f"{seconds // unit} {text}", fresh_seconds)
+    return Age(f"{seconds // _DAY} days", _DAY)
+
+
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+_AGES: Final = (
+    ("s", 1, 2 * _MINUTE, 10),
+    ("min", _MINUTE, 2 * _HOUR, _MINUTE),
+    ("h", _HOUR, 2 * _DAY, _HOUR),
+)
+"""Unit, its seconds, up to which age it is used, and how often it is told anew."""
+
+
+class Supervision:
+    """Tells the service manager of one daemon."""
+
+    def __init__(
+        self, manager: ServiceManager, clock: Clock, outbox: SqliteOutbox, committer: Committer, reporter: Reporter
+    ) -> None:
+        self._manager = manager
+        self._clock = clock
+        self._outbox = outbox
+        self._committer = committer
+        self._reporter = reporter
+
+    async def keep_status(self) -> None:
+        """The status line, until cancelled."""
+        turned = self._reporter.turned
+        while True:
+            turned.clear()
+            totals = await self._outbox.totals()
+            while not turned.is_set():
+                since = self._last_delivered()
+                self._manager.notify(STATUS=self._status_line(totals, since))
+                await asyncio.sleep(STATUS_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(turned.wait(), None if since is None else since.fresh_seconds)
+
+    async def feed_watchdog(self) -> None:
+        """The watchdog, until cancelled, as long as the loops get on."""
+        interval = watchdog_interval_seconds()
+        if interval is None:
+            return
+        before = self.pulses()
+        while True:
+            await asyncio.sleep(interval)
+            now = self.pulses()
+            stuck = [name for name in now if now[name].stuck_since(before[name])]
+            before = now
+            if stuck:
+                log.error("stuck: the service manager will start the daemon anew", loops=stuck)
+            else:
+                self._manager.notify(WATCHDOG=1)
+
+    def _last_delivered(self) -> Age | None:
+        delivered_ms = self._reporter.last_delivered_ms
+        return None if delivered_ms is None else age((self._clock.now().steady_ms - delivered_ms) // 1000)
+
+    def _status_line(self, totals: Mapping[str, int], last_delivered: Age | None) -> str:
+        parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
+        parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
+        if last_delivered is not None:
+            parts.append(f"last delivered {last_delivered.text} ago")
+        line = ", ".join(parts)
+        for hold in list(self._reporter.holds)[:1]:
+            hint = (hold.problem.hint or hold.problem.message)[:STATUS_HINT_CHARS_MAX]
+            line += f"; {hold.scope.value} hold: {hold.problem.code}: {hint}"
+        return line.replace("\n", " ")  # a line end would begin another state
+
+    def pulses(self) -> dict[str, Pulse]:
+        """Each loop as it is now."""
+        committer, reporter = self._committer, self._reporter
+        return {
+            "outbox": Pulse(committer.progress, committer.waiting > 0),
+            # While operations wait, the reporter waits for the outbox: a full disk is not the reporter's standstill.
+            "reporter": Pulse(reporter.progress, reporter.is_woken and committer.waiting == 0),
+        }

@@ -11,11 +11,11 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -51,6 +51,8 @@ STATUS_SECONDS: Final = 5.0
 """How often the status line of the service manager is brought up to date."""
 STATUS_HINT_CHARS_MAX: Final = 200
 """What the status line shows of a hold's hint; `status` has it whole."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -93,7 +95,14 @@ class Daemon:
     async def _serve(self, stack: AsyncExitStack) -> None:
         configuration = self._configuration
         node = configuration.node
-        identity = find_identity(node.instance_id, node.region, configuration.sources.ssm_agent.path)
+        identity = await self._unless_stopped(
+            find_identity(
+                node.instance_id, node.region, configuration.sources.ssm_agent.path, os.environ, self._clock
+            )
+        )
+        if identity is None:
+            log.info("stopped before it had found out who it is")
+            return
         path = configuration.outbox.path
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         stack.enter_context(Lock(path, Holder(os.getpid(), self._clock.now().wall_ms)))
@@ -121,6 +130,8 @@ class Daemon:
             version=__version__,
             instance_id=identity.instance_id,
             region=identity.region,
+            instance_id_from=identity.instance_id_from,
+            region_from=identity.region_from,
             outbox=str(path),
             to_deliver=waiting,
         )
@@ -203,6 +214,18 @@ class Daemon:
     async def _learn_policy(self, outbox: SqliteOutbox) -> None:
         """Decide by the configuration and by what was learnt in earlier runs."""
         outbox.policy = tuning.policy(self._configuration, await outbox.fact(FACT_COMPARISON))
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result; None when the daemon is to stop before there is one."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+            return None
+        return working.result()
 
     # While it runs.
 

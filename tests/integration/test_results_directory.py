@@ -25,7 +25,12 @@ from results_directory_support import (
     until,
 )
 from ssm_status_reporter.config import AfterAccept
-from ssm_status_reporter.domain.limits import RESULTS_IN_FLIGHT_MAX, SPOOL_RETRY_MS_MAX, UNDECODABLE_SETTLE_MS
+from ssm_status_reporter.domain.limits import (
+    EVENTS_PER_DRAIN_MAX,
+    RESULTS_IN_FLIGHT_MAX,
+    SPOOL_RETRY_MS_MAX,
+    UNDECODABLE_SETTLE_MS,
+)
 from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.sources import spool_session
@@ -480,6 +485,21 @@ async def test_a_directory_that_may_not_be_entered_is_tried_again() -> None:
 # The directory itself.
 
 
+async def test_a_way_that_may_only_be_passed_is_looked_at_again(intake: RecordingIntake) -> None:
+    """A directory on the way may not be watched: what is made in it is found after a while, without a restart."""
+    with unprivileged() as directory:
+        way = directory / "way"
+        way.mkdir(mode=0o300)
+        clock = TurnedClock()
+        async with running(way / "spool", intake, clock):
+            await until(lambda: clock.sleepers > 0)
+            (way / "spool").mkdir()
+            drop(way / "spool", "run.json", result_bytes())
+            clock.turn(SPOOL_RETRY_MS_MAX)
+            await intake.until(lambda: len(intake.results) == 1)
+        way.chmod(0o700)
+
+
 async def test_a_missing_directory_is_said_once_and_noticed(tmp_path: Path, intake: RecordingIntake) -> None:
     """The daemon starts without the directory, says what to do, and sees it come, whatever is missing above it."""
     spool = tmp_path / "a" / "b" / "spool"
@@ -588,6 +608,20 @@ async def test_more_files_than_inotify_tells_of(spool: Path, intake: RecordingIn
             await until(lambda: lying_in(spool) == [] and taken(spool) == [])
     assert len(intake.results) == count
     assert any("more files than inotify could tell of" in line["event"] for line in lines)
+
+
+async def test_a_burst_beyond_one_drain_is_followed_to_its_end(spool: Path, intake: RecordingIntake) -> None:
+    """As many other events as one drain reads come at once: the result behind them is not left lying."""
+    draft = spool.parent / "draft"
+    draft.write_bytes(result_bytes())
+    async with running(spool, intake):
+        drop(spool, "first.json", result_bytes())
+        await intake.until(lambda: len(intake.results) == 1)
+        await until(lambda: taken(spool) == [])
+        for number in range(EVENTS_PER_DRAIN_MAX // 2):  # two events each: created and closed
+            (spool / f".noise{number}").touch()
+        draft.rename(spool / "last.json")
+        await intake.until(lambda: len(intake.results) == 2)
 
 
 @pytest.mark.parametrize("after_accept", AfterAccept)

@@ -39,14 +39,18 @@ from agent_support import (
 from results_directory_support import WAIT_SECONDS_MAX, RecordingIntake, TurnedClock, unprivileged, until
 from ssm_status_reporter import tuning
 from ssm_status_reporter.config import AgentAssociations, Configuration
-from ssm_status_reporter.domain.limits import AGENT_RUNS_HELD_MAX, AGENT_STATE_BYTES_MAX, SPOOL_RETRY_MS_MAX
+from ssm_status_reporter.domain.limits import (
+    AGENT_RUNS_HELD_MAX,
+    AGENT_STATE_BYTES_MAX,
+    EVENTS_PER_DRAIN_MAX,
+    SPOOL_RETRY_MS_MAX,
+)
 from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import migrations
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.sources import agent_reader
-from ssm_status_reporter.sources.agent_watch import EVENTS_PER_DRAIN_MAX
 
 RUN = "Fail-Doc.2026-11-22T13-23-57.041Z"
 OTHER_RUN = "Fail-Doc.2026-11-22T13-53-57.041Z"

@@ -17,7 +17,7 @@ AUTO: Final = "auto"
 
 PORT_MAX: Final = 65535
 
-_REGION: Final = re.compile(r"[a-z]+(-[a-z0-9]+)*-[0-9]+", re.ASCII)
+REGION: Final = re.compile(r"[a-z]+(-[a-z0-9]+)*-[0-9]+", re.ASCII)
 _ZONE: Final = re.compile(r"([a-z]+(?:-[a-z0-9]+)*-[0-9]+)[a-z]", re.ASCII)
 _NODE_PATTERN: Final = re.compile(r"[\w*?-]+", re.ASCII)
 _HOST: Final = re.compile(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*\.?", re.ASCII)
@@ -33,7 +33,7 @@ def instance_id(text: str) -> None:
 
 def region(text: str) -> None:
     """``auto`` or the name of a region. Which regions exist is the service's to say: new ones appear."""
-    if text == AUTO or _REGION.fullmatch(text):
+    if text == AUTO or REGION.fullmatch(text):
         return
     zone = _ZONE.fullmatch(text)
     if zone:

@@ -72,6 +72,20 @@ SPOOL_RETRY_MS_MAX: Final = 60 * 1000
 SPOOL_STOP_SECONDS_MAX: Final = 2.0
 """Commits under way get so long at SIGTERM; what takes longer is met again at the next start."""
 
+# The instance metadata service.
+METADATA_TIMEOUT_MS: Final = 2000
+"""One request, half of it for connecting; an instance's own service answers within milliseconds."""
+METADATA_ATTEMPTS_MAX: Final = 3
+METADATA_PAUSE_MS: Final = 1000
+"""Between two attempts: the network may still be coming up. For token and document some 16 s at worst, well within
+the 90 s that systemd gives a start."""
+METADATA_BYTES_MAX: Final = 64 * 1024
+"""What is read of one answer."""
+
+# Watching.
+EVENTS_PER_DRAIN_MAX: Final = 1024
+"""Events of inotify read before what they tell of is looked at: about 8 ms. The kernel keeps the others."""
+
 # Stopping.
 STOP_SECONDS_MAX: Final = 10.0
 """Calls in flight get so long to finish at SIGTERM."""

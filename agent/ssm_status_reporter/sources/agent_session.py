@@ -72,8 +72,6 @@ class AgentSession:
     def _follow_events(self) -> bool:
         """Do what inotify tells. False: the directory is gone."""
         changes = self._watch.drain()
-        if changes.more:
-            self._wake.set()
         touched: dict[str, None] = {}
         for change in changes.files:
             self._follow(change, touched)
@@ -81,9 +79,9 @@ class AgentSession:
             log.warning(
                 "more of the SSM Agent's files than inotify could tell of: surveying them", path=self._path
             )
-        if changes.pending_made:
+        if changes.pending_displaced:
             self._enter_pending()
-        if changes.overflowed or changes.pending_made:
+        if changes.overflowed or changes.pending_displaced:
             self._survey()
         for name in touched:
             self._reader.read(name)
@@ -107,7 +105,7 @@ class AgentSession:
     # Looking everywhere.
 
     def _enter(self, place: Place) -> None:
-        self._watch.add(place)
+        self._watch.watch(place)
         self._places[place] = self._stack.enter_context(StateDirectory(f"{self._path}/{place.value}"))
 
     def _enter_pending(self) -> None:

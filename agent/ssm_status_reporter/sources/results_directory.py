@@ -12,7 +12,6 @@ Rules (numbers as in ARCHITECTURE.md):
 What one file goes through is in ``spool_reader``; what is looked at when, in ``spool_session``.
 """
 
-import asyncio
 import errno
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -22,6 +21,7 @@ import structlog
 
 from ssm_status_reporter.config import AfterAccept
 from ssm_status_reporter.domain.limits import SPOOL_RETRY_MS_MAX, SPOOL_RETRY_MS_MIN
+from ssm_status_reporter.path_watch import until_displaced
 from ssm_status_reporter.ports import Clock, Intake
 from ssm_status_reporter.sources.seen import KeptFiles
 from ssm_status_reporter.sources.spool import Spool
@@ -111,19 +111,11 @@ class ResultsDirectory:
 
     async def _until_changed(self, watch: SpoolWatch | None, error: OSError) -> None:
         """Until something changes on the way to the directory; where no event may tell, also after a while."""
-        waits = []
-        if watch is not None:
-            waits.append(asyncio.ensure_future(watch.displaced()))
-        if watch is None or error.errno not in _TOLD_BY_INOTIFY:
-            retry_at_ms = self._clock.now().steady_ms + self._retry_ms
-            waits.append(asyncio.ensure_future(self._clock.sleep_until(retry_at_ms)))
+        look_at_ms = None
+        if watch is None or not watch.sees_all or error.errno not in _TOLD_BY_INOTIFY:
+            look_at_ms = self._clock.now().steady_ms + self._retry_ms
             self._retry_ms = min(2 * self._retry_ms, SPOOL_RETRY_MS_MAX)
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await until_displaced(watch, self._clock, look_at_ms)
 
 
 def _said_already() -> None:

@@ -24,6 +24,7 @@ from typing import Final
 import structlog
 
 from ssm_status_reporter.domain.limits import SPOOL_RETRY_MS_MAX, SPOOL_RETRY_MS_MIN
+from ssm_status_reporter.path_watch import until_displaced
 from ssm_status_reporter.ports import Clock, Intake
 from ssm_status_reporter.sources.agent_handover import Handover
 from ssm_status_reporter.sources.agent_reader import Absence, AgentReader, AgentSettings
@@ -118,19 +119,11 @@ class SsmAgent:
 
     async def _until_changed(self, watch: AgentWatch | None, error: OSError) -> None:
         """Until something changes on the way to the directory; where no event may tell, also after a while."""
-        waits = []
-        if watch is not None:
-            waits.append(asyncio.ensure_future(watch.displaced()))
+        look_at_ms = None
         if watch is None or not watch.sees_all or error.errno not in _ABSENT:
-            retry_at_ms = self._clock.now().steady_ms + self._retry_ms
-            waits.append(asyncio.ensure_future(self._clock.sleep_until(retry_at_ms)))
+            look_at_ms = self._clock.now().steady_ms + self._retry_ms
             self._retry_ms = min(2 * self._retry_ms, SPOOL_RETRY_MS_MAX)
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await until_displaced(watch, self._clock, look_at_ms)
 
 
 def _said_already() -> None:

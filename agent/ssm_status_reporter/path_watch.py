@@ -1,0 +1,177 @@
+"""What inotify tells about paths and the directories on the way to them.
+
+Rules:
+  * Watches are set before the first look, so that nothing falls between the two.
+  * Every directory on the way is watched, for its own end and for what takes the place of the next: what is
+    missing, removed, moved or replaced is noticed, at any level, without polling.
+  * A directory that may be passed but not read cannot be watched. `PathWatch.sees_all` says so: whoever waits then
+    looks again after a while (`until_displaced`).
+  * Events say where to look, nothing else; they keep their order. An overflow of the queue says: everywhere.
+  * One drain reads a bounded number of events, and what it left is announced again: it may have been read from the
+    kernel already, which then tells nothing more.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple, Self
+
+from asyncinotify import Inotify, Mask
+
+from ssm_status_reporter.domain.limits import EVENTS_PER_DRAIN_MAX
+from ssm_status_reporter.ports import Clock
+
+_FULL_SIZE_EVENTS_PER_READ: Final = 64
+
+# Plain integers: comparing flags of the enumeration costs more than the event itself.
+ENDS: Final = int(Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.UNMOUNT | Mask.IGNORED)
+"""What ends a watched directory."""
+_OVERFLOW: Final = int(Mask.Q_OVERFLOW)
+
+SELF: Final = Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
+ARRIVALS: Final = Mask.CREATE | Mask.MOVED_TO
+DEPARTURES: Final = Mask.DELETE | Mask.MOVED_FROM
+# A directory that is held open reports its own removal only when it is closed; its parent does so at once.
+# MASK_ADD: two paths may share a directory.
+_ON_THE_WAY: Final = SELF | ARRIVALS | DEPARTURES | Mask.MASK_ADD
+
+
+class Event(NamedTuple):
+    """One event of an added watch."""
+
+    watch: int
+    bits: int
+    name: str | None
+
+
+@dataclass(slots=True)
+class Drained:
+    """What happened since the last drain."""
+
+    events: list[Event] = field(default_factory=list)
+    """Those of the added watches."""
+    overflowed: bool = False
+    """Events were lost: look everywhere."""
+    displaced: set[str] = field(default_factory=set)
+    """The paths that may lead elsewhere by now."""
+    ended: bool = False
+    """A directory on the way is gone from its place."""
+
+
+class PathWatch:
+    """The watches on the way to some paths, and those added. Raises OSError when inotify has no room.
+
+    ``of_themselves`` is what else of the paths themselves displaces them: that they are written to, for example.
+    """
+
+    def __init__(self, *paths: str, of_themselves: Mask = Mask(0)) -> None:  # noqa: B008 - an integer
+        self._inotify = Inotify(cache_size=_FULL_SIZE_EVENTS_PER_READ, sync_timeout=0)
+        self._steps: dict[int, dict[str, set[str]]] = {}
+        self._ready: Callable[[], None] | None = None
+        self._left_some = False
+        self.sees_all = True
+        """Whether every directory that is there on the way may be watched."""
+        try:
+            for path in paths:
+                self._watch_way(path, of_themselves)
+        except BaseException:
+            self._inotify.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inotify.close()
+
+    def add(self, directory: str, mask: Mask) -> int:
+        """Watch a directory that is on none of the ways; its events bear the number returned. Raises OSError."""
+        return self._inotify.add_watch(directory, mask).wd
+
+    def notify(self, ready: Callable[[], None] | None) -> None:
+        """Call ``ready`` on the running loop when there is something to drain, once a drain; None: no more."""
+        self._ready = ready
+        self._rearm()
+
+    async def displaced(self) -> None:
+        """Wait until a path may lead elsewhere."""
+        ready = asyncio.Event()
+        self.notify(ready.set)
+        try:
+            while True:
+                drained = self.drain_events()
+                if drained.displaced or drained.ended or drained.overflowed:
+                    return
+                await ready.wait()
+                ready.clear()
+        finally:
+            self.notify(None)
+
+    def drain_events(self) -> Drained:
+        """What can be read now, up to a bound, without waiting."""
+        drained = Drained()
+        self._left_some = False
+        for _ in range(EVENTS_PER_DRAIN_MAX):
+            event = self._inotify.sync_get()
+            if event is None:
+                break
+            bits = int(event.mask)
+            name = None if event.name is None else str(event.name)
+            if bits & _OVERFLOW:
+                drained.overflowed = True
+            elif event.watch is None:
+                continue
+            elif (steps := self._steps.get(event.watch.wd)) is None:
+                drained.events.append(Event(event.watch.wd, bits, name))
+            elif bits & ENDS:
+                drained.ended = True
+            elif name in steps:
+                drained.displaced |= steps[name]
+        else:
+            self._left_some = True
+        self._rearm()
+        return drained
+
+    def _watch_way(self, path: str, of_itself: Mask) -> None:
+        way = PurePosixPath(path)
+        for directory, step in zip(reversed(way.parents), way.parts[1:], strict=True):
+            mask = _ON_THE_WAY | of_itself if directory == way.parent else _ON_THE_WAY
+            try:
+                watch = self._inotify.add_watch(str(directory), mask)
+            except (FileNotFoundError, NotADirectoryError):
+                break
+            except PermissionError:
+                self.sees_all = False
+                continue
+            self._steps.setdefault(watch.wd, {}).setdefault(step, set()).add(path)
+
+    def _rearm(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._ready is None:
+            loop.remove_reader(self._inotify.fd)
+        elif self._left_some:
+            self._ready()
+        else:
+            loop.add_reader(self._inotify.fd, self._announce)
+
+    def _announce(self) -> None:
+        # Readable remains readable until the next drain: say it once.
+        asyncio.get_running_loop().remove_reader(self._inotify.fd)
+        if self._ready is not None:
+            self._ready()
+
+
+async def until_displaced(watch: PathWatch | None, clock: Clock, look_at_ms: int | None) -> None:
+    """Wait until a path may lead elsewhere; at the latest until ``look_at_ms`` (steady), where no event may tell."""
+    waits = []
+    if watch is not None:
+        waits.append(asyncio.ensure_future(watch.displaced()))
+    if look_at_ms is not None:
+        waits.append(asyncio.ensure_future(clock.sleep_until(look_at_ms)))
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)

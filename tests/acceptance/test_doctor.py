@@ -28,6 +28,10 @@ async def findings(site: Site) -> tuple[int | None, Found]:
     return ended.code, {finding["check"]: finding for finding in report["findings"]}
 
 
+def everything_in(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*"))
+
+
 def amiss(found: Found) -> set[str]:
     return {check for check, finding in found.items() if not finding["ok"]}
 
@@ -36,10 +40,10 @@ async def test_a_healthy_machine_is_all_well_and_nothing_is_changed(tmp_path: Pa
     """Exit 0, each thing with what was found, one question to the service and no update; no file made."""
     async with Emulator() as emulator:
         site = Site(tmp_path, emulator.url)
-        before = sorted(tmp_path.rglob("*"))
+        before = everything_in(tmp_path)
         code, found = await findings(site)
         assert code == 0
-        assert sorted(tmp_path.rglob("*")) == before
+        assert everything_in(tmp_path) == before
         assert len(calls(emulator, operation=DESCRIBE)) == 1
         assert calls(emulator, operation=UPDATE) == []
     assert list(found) == [

@@ -112,3 +112,11 @@ METRICS_RETRY_SECONDS: Final = 60
 """How often an address to serve metrics at is tried again."""
 HEALTH_MS_MIN: Final = 10 * 1000
 """A loop that got no further for so long, with something to do, is unhealthy: the outbox tries again every second."""
+
+# The preflight.
+CLOCK_SKEW_MS_ADVISED: Final = 60 * 1000
+"""Clocks further apart than this are amiss; the service tolerates 5 minutes."""
+CREDENTIALS_LEFT_MS_ADVISED: Final = 60 * 1000
+"""Keys that end sooner than this were not renewed in time: what renews them does so 5 minutes ahead at the latest."""
+DISK_FREE_BYTES_ADVISED: Final = 64 * 1024 * 1024
+"""Less room than this on the outbox's disk is amiss: results would soon not be acknowledged any more."""

@@ -83,3 +83,41 @@ AGENT_RESULTS_WAITING_MAX: Final = 1024
 """Results of the agent's runs that wait for the outbox; beyond it the oldest goes."""
 AGENT_STOP_SECONDS_MAX: Final = 2.0
 """Results at hand get so long to be committed at SIGTERM: their files may be gone."""
+
+# MQTT.
+MQTT_IN_FLIGHT_MAX: Final = 128
+"""Messages taken and not yet acknowledged: the Receive Maximum. Beyond it nothing more is read from the broker."""
+MQTT_PAYLOAD_BYTES_MAX: Final = 64 * 1024
+"""A larger payload is refused."""
+MQTT_PACKET_BYTES_MAX: Final = 2 * 1024 * 1024
+"""The Maximum Packet Size. A 3.1.1 broker does not know it: there a larger packet ends the connection."""
+MQTT_NODE_CHARS_MAX: Final = 64
+"""A topic whose level for the node is longer is no node's, and is not answered."""
+MQTT_ECHO_CHARS_MAX: Final = 4096
+"""What is sent back of a refused payload."""
+MQTT_POSTINGS_MAX: Final = 1000
+"""Outcomes that wait for the broker; the oldest go first."""
+MQTT_POSTINGS_OUT_MAX: Final = 20
+"""Publications that the broker has not confirmed; fewer if its own Receive Maximum is smaller."""
+MQTT_SESSION_SECONDS: Final = 7 * 24 * 60 * 60
+"""For so long the broker keeps messages for a daemon that is away (MQTT 5; under 3.1.1 it decides alone)."""
+MQTT_KEEPALIVE_SECONDS: Final = 60
+"""A connection on which nothing was said for so long is tried."""
+MQTT_DIAL_SECONDS_MAX: Final = 10.0
+"""From the look-up of the name to the end of the TLS handshake."""
+MQTT_ANSWER_SECONDS_MAX: Final = 10.0
+"""A broker that does not answer for so long is given up, and tried again."""
+MQTT_PATIENCE_MS: Final = 2000
+"""At the start, a broker that takes longer is no longer waited for: the others go on."""
+MQTT_FAREWELL_SECONDS_MAX: Final = 2.0
+"""To say `offline` and to disconnect, at SIGTERM."""
+MQTT_BACKOFF_MS_INITIAL: Final = 1000
+MQTT_BACKOFF_MS_MIN: Final = 500
+MQTT_BACKOFF_MS_MAX: Final = 60 * 1000
+"""Pauses between attempts to connect."""
+MQTT_STEADY_MS: Final = 60 * 1000
+"""A connection that held for so long begins the pauses anew."""
+MQTT_BACKLOG_MS_MAX: Final = 60 * 1000
+"""After so long on a resumed session what arrives is no longer taken for a redelivery, unless it says so."""
+MQTT_BACKLOG_QUIET_MS: Final = 1000
+"""Nor is it after the broker was silent for so long."""

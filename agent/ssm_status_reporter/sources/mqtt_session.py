@@ -1,0 +1,223 @@
+"""One session with the broker: from the login until the connection ends.
+
+Rules (numbers as in ARCHITECTURE.md):
+  1. A message is acknowledged only after the commit of its result; a refused one before it is answered, so that an
+     answer that the broker does not allow cannot bring the same message back for ever.
+ 12. Bounded: what is taken and not acknowledged (`mqtt_client`), what waits to go out (`Postings`).
+  * What arrives is taken from the first moment: a resumed session sends before anybody subscribes.
+  * What has arrived when the connection ends is still handed in. Its acknowledgement is lost with the connection,
+    and what the broker sends again is a redelivery.
+  * Subscribed at every connection, even if the session is there: some brokers lose a shared subscription.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from ssm_status_reporter.domain.limits import (
+    MQTT_FAREWELL_SECONDS_MAX,
+    MQTT_POSTINGS_MAX,
+    MQTT_POSTINGS_OUT_MAX,
+)
+from ssm_status_reporter.domain.result import Refusal, Result
+from ssm_status_reporter.ports import Clock, Intake
+from ssm_status_reporter.sources.mqtt_client import BrokerClient
+from ssm_status_reporter.sources.mqtt_topics import (
+    Backlog,
+    Message,
+    Posting,
+    Repeated,
+    Stray,
+    Topics,
+    judged,
+    offline,
+    online,
+    rejection,
+)
+from ssm_status_reporter.sources.mqtt_trouble import BrokerError, Trouble
+from ssm_status_reporter.sources.quoting import shortened
+
+log = structlog.get_logger()
+
+
+class Postings:
+    """What is to be published, from one connection to the next; beyond its bound the oldest goes."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Posting] = deque()
+        self._out: list[Posting] = []
+        self._dropped = 0
+        self._added = asyncio.Event()
+
+    def add(self, posting: Posting) -> None:
+        """Put it behind the others."""
+        if len(self._waiting) >= MQTT_POSTINGS_MAX:
+            self._waiting.popleft()
+            self._dropped += 1
+            if self._dropped == 1:
+                log.warning(
+                    "more to tell than the broker takes: the oldest outcomes are dropped", kept=MQTT_POSTINGS_MAX
+                )
+        self._waiting.append(posting)
+        self._added.set()
+
+    async def next(self) -> tuple[Posting, ...]:
+        """The oldest ones, once there are any; the same again until they are confirmed."""
+        while not self._out and not self._waiting:
+            self._added.clear()
+            await self._added.wait()
+        return self.at_hand()
+
+    def at_hand(self) -> tuple[Posting, ...]:
+        """As `next`, without waiting."""
+        while self._waiting and len(self._out) < MQTT_POSTINGS_OUT_MAX:
+            self._out.append(self._waiting.popleft())
+        return tuple(self._out)
+
+    def confirm(self) -> None:
+        """The broker has those that `next` gave."""
+        self._out.clear()
+        if self._dropped and not self._waiting:
+            log.warning("the broker takes outcomes again", dropped=self._dropped)
+            self._dropped = 0
+
+
+class Said:
+    """What is worth saying once in the life of the daemon, not once a connection."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def once(self, event: str, **fields: object) -> None:
+        """Log it as a warning, unless it was."""
+        if event not in self._said:
+            self._said.add(event)
+            log.warning(event, **fields)
+
+
+class Session:
+    """Serves one connected client until its connection ends."""
+
+    def __init__(
+        self,
+        client: BrokerClient,
+        topics: Topics,
+        clock: Clock,
+        intake: Intake,
+        postings: Postings,
+        said: Said,
+    ) -> None:
+        self._client = client
+        self._topics = topics
+        self._clock = clock
+        self._intake = intake
+        self._postings = postings
+        self._said = said
+        self._backlog = Backlog(clock.now().steady_ms if client.session_present else None)
+
+    async def serve(self, subscribed: Callable[[], None]) -> Trouble:
+        """Hand in and publish. Returns why the connection ended; calls ``subscribed`` once results can arrive."""
+        async with asyncio.TaskGroup() as tasks:
+            speaking = tasks.create_task(self._speak(subscribed))
+            await self._hand_in()
+            speaking.cancel()
+        return self._client.ended.result()
+
+    async def say_farewell(self) -> None:
+        """Say ``offline`` and leave, within a bound; if the broker does not take it, its last will says the same."""
+        try:
+            async with asyncio.timeout(MQTT_FAREWELL_SECONDS_MAX):
+                await self._client.post([*self._postings.at_hand(), self._offline()])
+                await self._client.disconnect()
+        except (TimeoutError, BrokerError) as error:
+            log.info(
+                "the broker was not told of the stop: it finds out by itself", reason=str(error) or "too slow"
+            )
+
+    async def _speak(self, subscribed: Callable[[], None]) -> None:
+        """Subscribe, then publish whatever there is to tell."""
+        client, topics = self._client, self._topics
+        try:
+            if not await client.take(topics.subscription, topics.outgrown):
+                self._said.once(
+                    "the broker grants QoS 0 only: a result can get lost on its way",
+                    topic=topics.subscription,
+                    hint="let the broker grant QoS 1",
+                )
+            self._backlog.busy(self._clock.now())
+            await self._post((online(topics, self._clock.now().wall_ms),))
+            subscribed()
+            while True:
+                await self._post(await self._postings.next())
+                self._postings.confirm()
+        except BrokerError as error:
+            client.abort(error.trouble)
+
+    async def _hand_in(self) -> None:
+        """Take what arrives until the connection has ended and everything of it is handed in."""
+        while messages := await self._client.arrivals():
+            results: list[Result] = []
+            refused: list[tuple[Message, Refusal]] = []
+            for message in messages:
+                match judged(message, self._topics, redelivered=self._backlog.holds(message)):
+                    case Result() as result:
+                        results.append(result)
+                    case Refusal() as refusal:
+                        refused.append((message, refusal))
+                    case Stray():
+                        self._say_stray(message)
+                    case Repeated():
+                        self._say_repeated(message)
+            if results:
+                await self._intake.observe(results)
+            self._client.settle(messages)
+            self._backlog.busy(self._clock.now())
+            if refused:
+                await self._refuse(refused)
+
+    async def _refuse(self, refused: list[tuple[Message, Refusal]]) -> None:
+        self._intake.count_refused(len(refused))
+        answers: list[Posting] = []
+        for message, refusal in refused:
+            log.warning(
+                "result refused", topic=shortened(message.topic), field=refusal.field, reason=refusal.reason
+            )
+            answer = rejection(self._topics, message, refusal)
+            if answer is not None:
+                answers.append(answer)
+        try:
+            await self._post(answers)
+        except BrokerError as error:
+            self._client.abort(error.trouble)
+            for answer in answers:  # to be said over the next connection
+                self._postings.add(answer)
+
+    async def _post(self, postings: "tuple[Posting, ...] | list[Posting]") -> None:
+        await self._client.post(postings)
+        if self._client.denied is not None:
+            self._said.once(
+                "a publication was refused",
+                reason=self._client.denied.reason,
+                hint=f"let this client write {self._topics.of('+', 'outcomes')}, "
+                f"{self._topics.of('+', 'rejected')} and {self._topics.reporter}",
+            )
+
+    def _offline(self) -> Posting:
+        return offline(self._topics, self._clock.now().wall_ms)
+
+    def _say_stray(self, message: Message) -> None:
+        self._intake.count_refused(1)
+        self._said.once(
+            "a message arrived that is for no topic of this configuration: such ones are dropped",
+            topic=shortened(message.topic),
+            hint=f"an earlier configuration subscribed to it; publish to {self._topics.subscription}",
+        )
+
+    def _say_repeated(self, message: Message) -> None:
+        self._said.once(
+            "retained results are old ones, and are not taken",
+            topic=shortened(message.topic),
+            hint="publish results without the retain flag",
+        )

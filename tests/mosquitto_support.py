@@ -1,10 +1,6 @@
-"""A real Mosquitto for tests: on a free loopback port, with password file, ACL, TLS and persistence; killed at will.
-
-Where there is no Mosquitto, it is installed if this is root on a Debian, and the tests are skipped otherwise.
-"""
+"""A real Mosquitto for tests: on a free loopback port, with password file, ACL, TLS and persistence; killed at will."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,66 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import pytest
+from package_support import program
 
-INSTALL_SECONDS_MAX = 240
 START_SECONDS_MAX = 10.0
 USER = "reporter"
 PASSWORD = "correct horse"
-_POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-@lru_cache(maxsize=1)
 def mosquitto_binary() -> str:
-    """The broker's path. Installs it where that is possible; skips the test, saying why, where it is not."""
-    found = _find()
-    if found is None:
-        reason = _install()
-        found = _find()
-        if found is None:
-            pytest.skip(f"no Mosquitto: {reason}")
-    return found
-
-
-def _find() -> str | None:
-    return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-
-
-def _install() -> str:
-    """Why it could not be installed, as far as that is known."""
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return "install the package mosquitto (only root on a Debian installs it by itself)"
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    try:
-        with _no_service_started():
-            for command in (["update"], ["install", "-y", "--no-install-recommends", "mosquitto"]):
-                subprocess.run(
-                    ["apt-get", "-qq", *command],
-                    env=environment,
-                    check=True,
-                    capture_output=True,
-                    timeout=INSTALL_SECONDS_MAX,
-                )
-    except (subprocess.SubprocessError, OSError) as error:
-        return f"apt-get could not install it: {error}"
-    return "apt-get installed it, and it is not there"
-
-
-@contextmanager
-def _no_service_started() -> Iterator[None]:
-    """Debian's way to install a package without starting its service."""
-    if _POLICY.exists():
-        yield
-        return
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
-    _POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        _POLICY.unlink()
+    """The broker's path; the test is skipped where it is not to be had."""
+    return program("mosquitto", "mosquitto")
 
 
 @dataclass

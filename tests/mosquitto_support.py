@@ -111,6 +111,7 @@ def running_broker(
         f"persistence_location {data}/",
         "max_queued_messages 0",
         "max_inflight_messages 0",
+        "set_tcp_nodelay true",  # else each confirmation may wait 40 ms for the client's ACK
         "log_dest stderr",
         "log_type all",
         *lines,

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ class Peer:
 
     def __init__(self, client: aiomqtt.Client) -> None:
         self.client = client
-        self._heard: list[tuple[str, bytes, bool]] = []
+        self._heard: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
         self._changed = asyncio.Event()
 
     async def publish(self, payload: bytes, topic: str = RESULTS, qos: int = 1, *, retain: bool = False) -> None:
@@ -104,16 +105,16 @@ class Peer:
     async def listen(self) -> None:
         async for message in self.client.messages:
             assert isinstance(message.payload, bytes)
-            self._heard.append((str(message.topic), message.payload, message.retain))
+            self._heard[str(message.topic)].append(json.loads(message.payload))
             self._changed.set()
 
     def heard(self, topic: str) -> list[dict[str, str]]:
-        return [json.loads(payload) for on, payload, _ in self._heard if on == topic]
+        return list(self._heard[topic])
 
     async def hear(self, topic: str, count: int = 1) -> list[dict[str, str]]:
         """What was said on a topic, once it is that much."""
         async with asyncio.timeout(WAIT_SECONDS_MAX):
-            while len(self.heard(topic)) < count:
+            while len(self._heard[topic]) < count:
                 self._changed.clear()
                 await self._changed.wait()
         return self.heard(topic)
@@ -121,10 +122,10 @@ class Peer:
     async def hear_last(self, topic: str, condition: Callable[[dict[str, str]], bool]) -> dict[str, str]:
         """The last word on a topic, once it is so."""
         async with asyncio.timeout(WAIT_SECONDS_MAX):
-            while not (self.heard(topic) and condition(self.heard(topic)[-1])):
+            while not (self._heard[topic] and condition(self._heard[topic][-1])):
                 self._changed.clear()
                 await self._changed.wait()
-        return self.heard(topic)[-1]
+        return self._heard[topic][-1]
 
 
 @asynccontextmanager

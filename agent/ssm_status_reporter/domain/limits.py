@@ -85,8 +85,11 @@ AGENT_STOP_SECONDS_MAX: Final = 2.0
 """Results at hand get so long to be committed at SIGTERM: their files may be gone."""
 
 # MQTT.
+MQTT_RECEIVE_MAX: Final = 64
+"""Messages that an MQTT 5 broker may send before the first is acknowledged (its Receive Maximum)."""
 MQTT_IN_FLIGHT_MAX: Final = 128
-"""Messages taken and not yet acknowledged: the Receive Maximum. Beyond it nothing more is read from the broker."""
+"""Messages taken and not yet acknowledged. Beyond it nothing more is read: of what knows no Receive Maximum (3.1.1,
+QoS 0) there may be more, and Mosquitto 2.0 counts a few too few."""
 MQTT_PAYLOAD_BYTES_MAX: Final = 64 * 1024
 """A larger payload is refused."""
 MQTT_PACKET_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -96,7 +99,9 @@ MQTT_NODE_CHARS_MAX: Final = 64
 MQTT_ECHO_CHARS_MAX: Final = 4096
 """What is sent back of a refused payload."""
 MQTT_POSTINGS_MAX: Final = 1000
-"""Outcomes that wait for the broker; the oldest go first."""
+"""Outcomes and answers that wait for the broker; the oldest go first."""
+MQTT_POSTING_ATTEMPTS_MAX: Final = 2
+"""Connections that may end while the same publications are out; some brokers end one for what they do not allow."""
 MQTT_POSTINGS_OUT_MAX: Final = 20
 """Publications that the broker has not confirmed; fewer if its own Receive Maximum is smaller."""
 MQTT_SESSION_SECONDS: Final = 7 * 24 * 60 * 60

@@ -14,7 +14,7 @@ A client is one connection. What an earlier one did not acknowledge, the broker 
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from ssm_status_reporter.domain.limits import (
     MQTT_PACKET_BYTES_MAX,
     MQTT_PAYLOAD_BYTES_MAX,
     MQTT_POSTINGS_OUT_MAX,
+    MQTT_RECEIVE_MAX,
     MQTT_SESSION_SECONDS,
 )
 from ssm_status_reporter.ports import Clock
@@ -101,6 +102,7 @@ class BrokerClient(aiomqtt.Client):
         self._unsettled = 0
         self._paused = False
         self._stirred = asyncio.Event()
+        self._stalled = asyncio.Event()
         self._network_error: str | None = None
         self._client.manual_ack_set(on=True)
         self._client.on_log = self._on_log
@@ -177,9 +179,20 @@ class BrokerClient(aiomqtt.Client):
         self._unsettled -= len(messages)
         if self._paused and self._unsettled <= MQTT_IN_FLIGHT_MAX:
             self._paused = False
+            self._stalled.clear()
             if (stream := self._client.socket()) is not None:
                 self._loop.add_reader(stream, self._read)
                 self._loop.call_soon(self._read)  # TLS may have decrypted what no event tells of
+
+    async def while_it_reads(self, something: Coroutine[Any, Any, None]) -> None:
+        """Wait for something that the broker's confirmations bring about; not once nothing is read any more."""
+        waits = [asyncio.ensure_future(something), asyncio.ensure_future(self._stalled.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     # What goes out.
 
@@ -237,6 +250,7 @@ class BrokerClient(aiomqtt.Client):
         if not self.ended.done():
             self.ended.set_result(trouble)
         self._stirred.set()
+        self._stalled.set()
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         del userdata
@@ -255,6 +269,7 @@ class BrokerClient(aiomqtt.Client):
         self._unsettled += 1
         if self._unsettled > MQTT_IN_FLIGHT_MAX:
             self._paused = True
+            self._stalled.set()
             if (stream := client.socket()) is not None:
                 self._loop.remove_reader(stream)
         self._stirred.set()
@@ -319,7 +334,7 @@ def _wishes() -> Properties:
     """What MQTT 5 lets a client ask for."""
     wishes = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's
     wishes.SessionExpiryInterval = MQTT_SESSION_SECONDS
-    wishes.ReceiveMaximum = MQTT_IN_FLIGHT_MAX
+    wishes.ReceiveMaximum = MQTT_RECEIVE_MAX
     wishes.MaximumPacketSize = MQTT_PACKET_BYTES_MAX
     return wishes
 

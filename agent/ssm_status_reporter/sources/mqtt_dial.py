@@ -18,7 +18,7 @@ from typing import Final
 
 from ssm_status_reporter.config import Mqtt, Tls
 from ssm_status_reporter.domain.limits import MQTT_DIAL_SECONDS_MAX
-from ssm_status_reporter.sources.mqtt_trouble import BrokerError, of_dialling, of_file
+from ssm_status_reporter.sources.mqtt_trouble import BrokerError, of_dialling, of_file, of_handshake
 
 PASSWORD_BYTES_MAX: Final = 65_535
 """The protocol's own bound."""
@@ -43,7 +43,12 @@ async def dial(host: str, port: int, tls: ssl.SSLContext | None) -> socket.socke
     try:
         async with asyncio.timeout(MQTT_DIAL_SECONDS_MAX):
             stream = await _connected(host, port)
-            return stream if tls is None else await _secured(stream, tls, host.rstrip("."))
+            if tls is None:
+                return stream
+            try:
+                return await _secured(stream, tls, host.rstrip("."))
+            except OSError as error:
+                raise BrokerError(of_handshake(error)) from error
     except OSError as error:  # TimeoutError is one
         raise BrokerError(of_dialling(error)) from error
 

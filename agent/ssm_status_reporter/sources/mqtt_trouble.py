@@ -97,6 +97,13 @@ def of_dialling(error: OSError) -> Trouble:
             return Trouble(error.strerror or str(error), _ADDRESS, passing=True)
 
 
+def of_handshake(error: OSError) -> Trouble:
+    """There is a connection, and no TLS on it."""
+    if isinstance(error, ConnectionError):
+        return _of_tls("EOF: the connection was closed during the handshake")
+    return of_dialling(error)
+
+
 def of_answer(code: ReasonCode) -> Trouble:
     """The broker refuses the connection (CONNACK)."""
     hint = f"{_LOGIN}, and let the broker allow this client to connect" if code.value == _NOT_AUTHORIZED else None

@@ -77,11 +77,20 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of a claim: the entry now, what the slot goes on with, and the dead letter's id if any."""
+    """What became of a claim, and the dead letter's id if there is one."""
 
-    entry: Entry
-    then: Claim | None
+    after: Settled
     dead_letter_id: int | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The entry now."""
+        return self.after.entry
+
+    @property
+    def then(self) -> Claim | None:
+        """What the slot goes on with."""
+        return self.after.then
 
 
 class SqliteOutbox:
@@ -311,7 +320,7 @@ class SqliteOutbox:
                     kept=self.dead_letters_max,
                     hint="look at `dead-letters list`; outbox.max_dead_letters sets how many are kept",
                 )
-        return Settlement(result.entry, result.then, letter_id)
+        return Settlement(result, letter_id)
 
     def _make_due(self, tables: Tables, associations: Collection[Association]) -> None:
         now_ms = self._clock.now().steady_ms

@@ -58,7 +58,7 @@ class MqttSettings:
 
 
 class Mqtt:
-    """The source ``mqtt``; implements `ports.Source`."""
+    """The source ``mqtt``; implements `ports.Teller`."""
 
     def __init__(self, settings: MqttSettings, clock: Clock, chance: Chance) -> None:
         self.name = SOURCE
@@ -71,6 +71,7 @@ class Mqtt:
         )
         self._postings = Postings()
         self._said = Said()
+        self._stopping = asyncio.Event()
         self._version = aiomqtt.ProtocolVersion.V5
         self._failures = 0
         self._troubles_said: set[Trouble] = set()
@@ -80,6 +81,10 @@ class Mqtt:
     def announce(self, announcement: Announcement) -> None:
         """Tell those who follow what became of a report; at once, or when the broker is there again."""
         self._postings.add(outcome(self._topics, announcement))
+
+    def take_nothing_new(self) -> None:
+        """The daemon stops: what the broker sends from now on is its to send again."""
+        self._stopping.set()
 
     async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
         """Connect, hand in and publish until cancelled; says ``offline`` then."""
@@ -128,7 +133,9 @@ class Mqtt:
         client = BrokerClient(host, port, login, self._clock)
         try:
             await client.connect(await dial(host, port, credentials.tls))
-            session = Session(client, self._topics, self._clock, intake, self._postings, self._said)
+            session = Session(
+                client, self._topics, self._clock, intake, self._postings, self._said, self._stopping
+            )
             try:
                 return await session.serve(lambda: self._say_connected(client))
             except asyncio.CancelledError:

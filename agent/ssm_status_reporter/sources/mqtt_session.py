@@ -75,7 +75,8 @@ class Postings:
             self._dropped += 1
             if self._dropped == 1:
                 log.warning(
-                    "more to tell than the broker takes: the oldest outcomes and answers are dropped", kept=MQTT_POSTINGS_MAX
+                    "more to tell than the broker takes: the oldest outcomes and answers are dropped",
+                    kept=MQTT_POSTINGS_MAX,
                 )
         self._waiting.append(posting)
         self._added.set()
@@ -101,7 +102,6 @@ class Postings:
         if self._dropped and not self._waiting:
             log.warning("the broker takes outcomes again", dropped=self._dropped)
             self._dropped = 0
-
 
     def interrupt(self) -> None:
         """The connection has ended. What was out goes out once more: the second time it may be what ended it."""
@@ -142,6 +142,7 @@ class Session:
         intake: Intake,
         postings: Postings,
         said: Said,
+        stopping: asyncio.Event,
     ) -> None:
         self._client = client
         self._topics = topics
@@ -149,6 +150,7 @@ class Session:
         self._intake = intake
         self._postings = postings
         self._said = said
+        self._stopping = stopping
         self._backlog = Backlog(clock.now().steady_ms if client.session_present else None)
         self._dealing: asyncio.Task[None] | None = None
 
@@ -209,6 +211,8 @@ class Session:
     async def _hand_in(self) -> None:
         """Take what arrives until the connection has ended and everything of it is handed in."""
         while messages := await self._client.arrivals():
+            if self._stopping.is_set():
+                continue  # not acknowledged: the broker sends it again
             # In a task of its own: a commit that is under way at the stop is to be acknowledged too (`_leave`).
             self._dealing = asyncio.create_task(self._deal_with(messages))
             await asyncio.shield(self._dealing)

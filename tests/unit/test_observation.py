@@ -26,7 +26,7 @@ from ssm_status_reporter.domain.claim import claimed
 from ssm_status_reporter.domain.entry import Cause, Count, Dead, Entry, Policy, State, Step
 from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
 from ssm_status_reporter.domain.observation import Finding
-from ssm_status_reporter.domain.outcome import Delivered, Effect, Refused, Throttled, Unavailable, Unserved
+from ssm_status_reporter.domain.outcome import Delivered, Effect, Held, Refused, Throttled, Unavailable, Unserved
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Edge, Served, Writer
 from values import replace
@@ -78,6 +78,18 @@ def test_what_the_service_has_acknowledged_makes_no_call() -> None:
     assert after.finding is Finding.UNCHANGED
     assert after.entry.pending is None
     assert ends_of(after.counts) == {Count.SUPPRESSED_UNCHANGED: 1}
+
+
+def test_where_several_daemons_report_what_was_acknowledged_here_is_no_evidence() -> None:
+    """Success from this gateway, Failed from another, Success again here: the service is asked, not taken for known."""
+    again = result("Success", at_ms=HOUR, writer=Writer.SHARED, edge=Edge.TRAILING)
+    after = look(acknowledged("Success"), again, at(HOUR))
+    assert after.finding is Finding.NEWS
+    asking, claim = claimed(after.entry, at(HOUR + MINUTE), POLICY)
+    assert claim.step is Step.ASK
+    told = answered(asking, claim, Held(report("Failed", at_ms=MINUTE)), at(HOUR + MINUTE), 0.5, POLICY)
+    assert told.then is not None
+    assert told.then.report == again.report
 
 
 @pytest.mark.parametrize(("policy", "finding"), [(POLICY, Finding.NEWS), (BY_STATUS, Finding.UNCHANGED)])

@@ -1,15 +1,9 @@
-"""What tests of the MQTT source share: the source, running; somebody who publishes and listens; brokers that misbehave.
-
-Run as a program, it is the source in a process of its own, whose intake writes each message to a file and syncs it.
-"""
+"""What tests of MQTT share: the source, running; somebody who publishes and listens; brokers that misbehave."""
 
 import asyncio
 import json
-import os
-import random
-import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +14,6 @@ from mosquitto_support import PASSWORD, USER, Broker
 from results_directory_support import WAIT_SECONDS_MAX, RecordingIntake
 from ssm_status_reporter.config import Mqtt as Section
 from ssm_status_reporter.config import Tls
-from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.ports import Chance, Clock
 from ssm_status_reporter.sources.mqtt import Mqtt, MqttSettings
@@ -223,33 +216,3 @@ async def old_broker(broker: Broker) -> AsyncIterator[tuple[int, list[int]]]:
 
     async with scripted_broker(talk) as port:
         yield port, levels
-
-
-class FileIntake:
-    """Commits to a file, slowly enough to be killed meanwhile."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
-
-    async def observe(self, results: Sequence[Result]) -> None:
-        await asyncio.sleep(0.02)
-        self._file.write(b"".join(result.report.message.encode() + b"\n" for result in results))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        await asyncio.sleep(0.02)  # committed, and not yet acknowledged
-
-    def count_refused(self, inputs: int) -> None:
-        raise AssertionError(f"{inputs} refused")
-
-
-def main(port: str, directory: str) -> None:
-    """The source alone, until it is killed."""
-    setup = Setup(int(port), Path(directory), chance=random.random)
-    ca, client = Path(directory) / "ca.pem", Path(directory) / "client.pem"
-    if ca.exists():
-        setup.tls = Tls(ca_file=ca, cert_file=client, key_file=client.with_suffix(".key"))
-    asyncio.run(setup.source().run(FileIntake(Path(directory) / "committed"), lambda: None))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -81,22 +81,21 @@ class Postings:
         self._waiting.append(posting)
         self._added.set()
 
-    async def next(self) -> tuple[Posting, ...]:
-        """The oldest ones, once there are any; the same again until they are confirmed."""
+    async def next(self) -> None:
+        """Until there are any."""
         while not self._out and not self._waiting:
             self._added.clear()
             await self._added.wait()
-        return self.at_hand()
 
     def at_hand(self) -> tuple[Posting, ...]:
-        """As `next`, without waiting."""
+        """The oldest ones; the same again until they are confirmed."""
         while self._waiting and len(self._out) < MQTT_POSTINGS_OUT_MAX:
             self._out.append(self._waiting.popleft())
         self._thinned.set()
         return tuple(self._out)
 
     def confirm(self) -> None:
-        """The broker has those that `next` gave."""
+        """The broker has those that `at_hand` gave."""
         self._out.clear()
         self._interruptions = 0
         if self._dropped and not self._waiting:
@@ -152,7 +151,9 @@ class Session:
         self._said = said
         self._stopping = stopping
         self._backlog = Backlog(clock.now().steady_ms if client.session_present else None)
+        # Tasks of their own: what is being committed, or told, when the daemon stops is finished (`_leave`).
         self._dealing: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def serve(self, subscribed: Callable[[], None]) -> Trouble:
         """Hand in and publish. Returns why the connection ended; calls ``subscribed`` once results can arrive."""
@@ -160,6 +161,9 @@ class Session:
             speaking = tasks.create_task(self._speak(subscribed))
             await self._hand_in()
             speaking.cancel()
+        await asyncio.gather(
+            *self._unfinished(), return_exceptions=True
+        )  # the connection has ended, and so do they
         self._postings.interrupt()
         return self._client.ended.result()
 
@@ -181,11 +185,9 @@ class Session:
             raise error
 
     async def _leave(self) -> None:
-        if self._dealing is not None:
-            await self._dealing
-        while postings := self._postings.at_hand():
-            await self._post(postings)
-            self._postings.confirm()
+        await asyncio.gather(*self._unfinished())
+        while self._postings.at_hand():
+            await self._tell()
         await self._post((self._offline(),))
         await self._client.disconnect()
 
@@ -203,17 +205,24 @@ class Session:
             await self._post((online(topics, self._clock.now().wall_ms),))
             subscribed()
             while True:
-                await self._post(await self._postings.next())
-                self._postings.confirm()
+                await self._postings.next()
+                self._telling = asyncio.create_task(self._tell())
+                await asyncio.shield(self._telling)
         except BrokerError as error:
             client.abort(error.trouble)
+
+    async def _tell(self) -> None:
+        await self._post(self._postings.at_hand())
+        self._postings.confirm()
+
+    def _unfinished(self) -> "list[asyncio.Task[None]]":
+        return [task for task in (self._dealing, self._telling) if task is not None]
 
     async def _hand_in(self) -> None:
         """Take what arrives until the connection has ended and everything of it is handed in."""
         while messages := await self._client.arrivals():
             if self._stopping.is_set():
                 continue  # not acknowledged: the broker sends it again
-            # In a task of its own: a commit that is under way at the stop is to be acknowledged too (`_leave`).
             self._dealing = asyncio.create_task(self._deal_with(messages))
             await asyncio.shield(self._dealing)
             if self._postings.is_crowded:

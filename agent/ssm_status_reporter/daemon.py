@@ -3,7 +3,8 @@
 Rules:
   * READY only when the outbox is open and every enabled source watches, or has said why it cannot yet.
   * The failure of any task ends the daemon: the service manager starts it anew, and nothing is lost by that.
-  * Stopping takes nothing new, lets the calls that are out finish within a bound, and commits what came back.
+  * Stopping takes nothing new, lets the calls that are out finish within a bound, and commits what came back. Whoever
+    tells of outcomes stops last.
   * A reload is taken whole or not at all; what needs a restart is named.
 """
 
@@ -36,7 +37,7 @@ from ssm_status_reporter.outbox.lock import Holder, Lock
 from ssm_status_reporter.outbox.snapshot import NodeView
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE
-from ssm_status_reporter.ports import Chance, Clock, Source
+from ssm_status_reporter.ports import Chance, Clock, Source, Teller
 from ssm_status_reporter.reporter import Reporter
 from ssm_status_reporter.sources.agent_reader import Absence, AgentSettings
 from ssm_status_reporter.sources.results_directory import ResultsDirectory
@@ -74,6 +75,7 @@ class _Parts:
     committer: Committer
     service: SsmClient
     reporter: Reporter
+    teller: Teller | None
 
     async def try_credentials(self) -> None:
         """Load them afresh and probe what waits: other keys may be those of an identity that is allowed more."""
@@ -138,7 +140,9 @@ class Daemon:
         )
         service = SsmClient(self._client_settings(identity), self._clock)
         stack.push_async_callback(service.close)
-        reporter = Reporter(outbox, service, self._clock, self._chance, tuning.pace(configuration))
+        teller = self._teller(identity)
+        follower = None if teller is None else teller.announce
+        reporter = Reporter(outbox, service, self._clock, self._chance, tuning.pace(configuration), follower)
         outbox.on_news = reporter.wake
         log.info(
             "started",
@@ -150,19 +154,22 @@ class Daemon:
             outbox=str(path),
             to_deliver=waiting,
         )
-        await self._run_tasks(_Parts(identity, outbox, committer, service, reporter))
+        await self._run_tasks(_Parts(identity, outbox, committer, service, reporter, teller))
 
     async def _run_tasks(self, parts: _Parts) -> None:
-        outbox, reporter = parts.outbox, parts.reporter
+        outbox, reporter, teller = parts.outbox, parts.reporter, parts.teller
         sources = self._sources(parts.identity, outbox)
         keys = CredentialsWatch(self._clock, parts.try_credentials)
         supervision = Supervision(self._manager, self._clock, outbox, parts.committer, reporter)
         async with asyncio.TaskGroup() as tasks:
-            watching = [asyncio.Event() for _ in sources]
-            others = [
-                tasks.create_task(source.run(outbox, event.set), name=source.name)
-                for source, event in zip(sources, watching, strict=True)
-            ]
+            watching: list[asyncio.Event] = []
+
+            def start(source: Source) -> asyncio.Task[None]:
+                watching.append(asyncio.Event())
+                return tasks.create_task(source.run(outbox, watching[-1].set), name=source.name)
+
+            others = [start(source) for source in sources]
+            telling = None if teller is None else start(teller)
             others.append(tasks.create_task(self._follow_commands(reporter), name="commands"))
             others.append(tasks.create_task(self._follow_reloads(outbox, reporter), name="reload"))
             others.append(tasks.create_task(keys.run(), name="credentials"))
@@ -175,7 +182,13 @@ class Daemon:
             self._manager.notify(READY=1)
             log.info("ready")
             await self._stop.wait()
+            if teller is not None:
+                teller.take_nothing_new()
             await self._wind_down(others, delivery, reporter)
+            if telling is not None:
+                telling.cancel()
+                await asyncio.wait({telling})
+            log.info("stopped")
 
     async def _wind_down(
         self, others: list["asyncio.Task[None]"], delivery: "asyncio.Task[None]", reporter: Reporter
@@ -191,7 +204,6 @@ class Daemon:
                 "stopping with calls unanswered: they are settled at the next start", calls=reporter.calls_out
             )
             delivery.cancel()
-        log.info("stopped")
 
     def _sources(self, identity: Identity, outbox: SqliteOutbox) -> list[Source]:
         sources: list[Source] = []
@@ -210,9 +222,18 @@ class Daemon:
             absence = Absence.COMPLAINED_OF if agent.enabled is True else Absence.EXPECTED
             runs = AgentSettings(str(agent.path.absolute()), identity.instance_id, agent.associations, absence)
             sources.append(SsmAgent(runs, self._clock))
-        if self._configuration.sources.mqtt.enabled:
-            log.error("sources.mqtt is enabled, but this version takes no results over MQTT: disable it")
         return sources
+
+    def _teller(self, identity: Identity) -> Teller | None:
+        """The broker: a source, and where outcomes are told."""
+        mqtt = self._configuration.sources.mqtt
+        if not mqtt.enabled:
+            return None
+        # Here, not above: whoever has no broker does without its libraries.
+        from ssm_status_reporter.sources.mqtt import Mqtt, MqttSettings  # noqa: PLC0415
+
+        settings = MqttSettings(mqtt, identity.instance_id, self._configuration.node.allow)
+        return Mqtt(settings, self._clock, self._chance)
 
     def _client_settings(self, identity: Identity) -> ClientSettings:
         aws = self._configuration.aws

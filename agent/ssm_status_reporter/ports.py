@@ -7,6 +7,7 @@ implements these, never the other way round.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from ssm_status_reporter.domain.announcement import Announcement
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.outcome import Answer, Outcome
 from ssm_status_reporter.domain.report import Report
@@ -53,6 +54,18 @@ class Source(Protocol):
 
     async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
         """Watch and hand in. Calls ``watching`` once it watches, or once it has said why it cannot yet."""
+        ...
+
+
+class Teller(Source, Protocol):
+    """A source that is also told what became of each report."""
+
+    def announce(self, announcement: Announcement) -> None:
+        """Take note, and return at once."""
+        ...
+
+    def take_nothing_new(self) -> None:
+        """The daemon stops: what arrives from now on is left where it is, outcomes are told until the cancellation."""
         ...
 
 

@@ -7,16 +7,19 @@ Rules (numbers as in ARCHITECTURE.md):
  12. A call takes a token of the rate, which gives way while the service throttles. Reconciliation takes its
      share of the rate and only the slots that no report needs.
 
+What came of each call is announced to the follower after its settlement.
+
 Nothing here decides about a report or a hold: the domain does. A failure of any task ends `run`.
 """
 
 import asyncio
 from dataclasses import dataclass
 
+from ssm_status_reporter.domain.announcement import Follower, announced
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
 from ssm_status_reporter.domain.entry import Claim, Step
-from ssm_status_reporter.domain.holds import EVERYTHING, HoldBoard, Open, Opening, Probe, Shut
+from ssm_status_reporter.domain.holds import EVERYTHING, Change, HoldBoard, Open, Opening, Probe, Shut
 from ssm_status_reporter.domain.limits import RECONCILE_RATE_SHARE
 from ssm_status_reporter.domain.outcome import (
     Answer,
@@ -65,7 +68,9 @@ class Reporter:
         clock: Clock,
         chance: Chance,
         pace: Pace,
+        follower: Follower | None = None,
     ) -> None:
+        self._follower = follower
         self._outbox = outbox
         self._service = service
         self._clock = clock
@@ -248,7 +253,7 @@ class Reporter:
 
     async def _ask(self, claim: Claim) -> Settlement:
         answer = await self._service.describe(claim.association)
-        await self._take_note(claim, answer)
+        changes = await self._take_note(claim, answer)
         match answer:
             case Held() | HeldNothing():
                 self._denied_said = False
@@ -266,11 +271,12 @@ class Reporter:
                 settlement = await self._outbox.answer(claim, answer)
         now_ms = self._clock.now().steady_ms
         say_answer(claim, answer, settlement.entry, settlement.dead_letter_id, now_ms)
+        self._announce(claim, answer, settlement, changes)
         return settlement
 
     async def _send(self, claim: Claim) -> Settlement:
         outcome = await self._service.update(claim.association, claim.report)
-        await self._take_note(claim, outcome)
+        changes = await self._take_note(claim, outcome)
         match outcome:
             case Delivered():
                 self.last_delivered_ms = self._clock.now().steady_ms
@@ -283,7 +289,16 @@ class Reporter:
         settlement = await self._outbox.settle(claim, outcome)
         now_ms = self._clock.now().steady_ms
         say_call(claim, outcome, settlement.entry, settlement.dead_letter_id, now_ms)
+        self._announce(claim, outcome, settlement, changes)
         return settlement
+
+    def _announce(
+        self, claim: Claim, outcome: Outcome | Answer, settlement: Settlement, changes: tuple[Change, ...]
+    ) -> None:
+        if self._follower is not None:
+            announcement = announced(claim, outcome, settlement.after, changes, self._clock.now().wall_ms)
+            if announcement is not None:
+                self._follower(announcement)
 
     async def _learn(self, claim: Claim) -> None:
         """StatusUnchanged although the message differed: ask what is held, and learn from it (rule 7)."""
@@ -292,8 +307,8 @@ class Reporter:
         if isinstance(answer, Held) and await self._outbox.learn(claim, answer.report):
             say_learnt(claim)
 
-    async def _take_note(self, claim: Claim, outcome: Outcome | Answer) -> None:
-        """What the answer means for everything else: the rate, the holds, the credentials."""
+    async def _take_note(self, claim: Claim, outcome: Outcome | Answer) -> tuple[Change, ...]:
+        """What the answer means for everything else: the rate, the holds, the credentials. What it did to the holds."""
         now = self._clock.now()
         if isinstance(outcome, Throttled):
             before = self._rate.per_second
@@ -316,3 +331,4 @@ class Reporter:
             self.wake()
         if isinstance(outcome, Withheld) and outcome.scope is Scope.CREDENTIALS:
             await self._service.reload_credentials()
+        return changes

@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from package_support import program
 from service_support import (
     CHECKOUT,
     CONFIG,
@@ -32,6 +33,12 @@ needs_machine = pytest.mark.skipif(_NO_MACHINE is not None, reason=f"no real sys
 _COPIED: Final = "/srv/checkout"
 _LINK: Final = "/usr/local/bin/ssm-status-reporter"
 _UNIT_FILE: Final = f"/usr/local/lib/systemd/system/{UNIT}"
+
+
+@pytest.fixture
+def _rpmbuild() -> None:
+    """What makes an RPM package."""
+    program("rpmbuild", "rpm")
 
 
 @pytest.fixture
@@ -97,7 +104,7 @@ def test_make_install_without_a_running_systemd(machine: Machine) -> None:
 
 
 @needs_machine
-@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="rpmbuild is not here")
+@pytest.mark.usefixtures("_rpmbuild", "machine")  # in this order: the machine stands on what is installed here
 def test_the_rpm_package(machine: Machine, tmp_path: Path) -> None:
     """The RPM package installs a service that works, upgrades it in place, keeps the configuration, and goes."""
     for release in (1, 2):

@@ -80,6 +80,18 @@ def test_what_the_service_has_acknowledged_makes_no_call() -> None:
     assert ends_of(after.counts) == {Count.SUPPRESSED_UNCHANGED: 1}
 
 
+def test_where_several_daemons_report_what_was_acknowledged_here_is_no_evidence() -> None:
+    """Success from this gateway, Failed from another, Success again here: the service is asked, not taken for known."""
+    again = result("Success", at_ms=HOUR, writer=Writer.SHARED, edge=Edge.TRAILING)
+    after = look(acknowledged("Success"), again, at(HOUR))
+    assert after.finding is Finding.NEWS
+    asking, claim = claimed(after.entry, at(HOUR + MINUTE), POLICY)
+    assert claim.step is Step.ASK
+    told = answered(asking, claim, Held(report("Failed", at_ms=MINUTE)), at(HOUR + MINUTE), 0.5, POLICY)
+    assert told.then is not None
+    assert told.then.report == again.report
+
+
 @pytest.mark.parametrize(("policy", "finding"), [(POLICY, Finding.NEWS), (BY_STATUS, Finding.UNCHANGED)])
 def test_a_new_message_is_news_unless_the_status_alone_is_compared(policy: Policy, finding: Finding) -> None:
     """`debounce.compare` decides whether a change of message alone makes a call."""

@@ -14,6 +14,10 @@ CLOCK_AHEAD_MS_MAX: Final = 5 * 60 * 1000
 """A result observed further ahead of the clock than this is taken as observed now."""
 ASK_AGAIN_AFTER_MS: Final = 60 * 1000
 """A report older than this is not sent again before the service was asked what it holds."""
+SHARED_FRESH_MS: Final = 1000
+"""Where several daemons take the reports of one association, an older one is not sent before the service was asked."""
+SHARED_LOOK_AGAIN_MS: Final = 5 * 1000
+"""So long after its delivery it is asked again: another daemon may have called at the same moment."""
 
 # The service.
 ENDPOINT_FAILURES_IN_A_ROW: Final = 3
@@ -104,6 +108,49 @@ AGENT_RESULTS_WAITING_MAX: Final = 1024
 """Results of the agent's runs that wait for the outbox; beyond it the oldest goes."""
 AGENT_STOP_SECONDS_MAX: Final = 2.0
 """Results at hand get so long to be committed at SIGTERM: their files may be gone."""
+
+# MQTT.
+MQTT_RECEIVE_MAX: Final = 64
+"""Messages that an MQTT 5 broker may send before the first is acknowledged (its Receive Maximum)."""
+MQTT_IN_FLIGHT_MAX: Final = 128
+"""Messages taken and not yet acknowledged. Beyond it nothing more is read: of what knows no Receive Maximum (3.1.1,
+QoS 0) there may be more, and Mosquitto 2.0 counts a few too few."""
+MQTT_PAYLOAD_BYTES_MAX: Final = 64 * 1024
+"""A larger payload is refused."""
+MQTT_PACKET_BYTES_MAX: Final = 2 * 1024 * 1024
+"""The Maximum Packet Size. A 3.1.1 broker does not know it: there a larger packet ends the connection."""
+MQTT_NODE_CHARS_MAX: Final = 64
+"""A topic whose level for the node is longer is no node's, and is not answered."""
+MQTT_ECHO_CHARS_MAX: Final = 4096
+"""What is sent back of a refused payload."""
+MQTT_POSTINGS_MAX: Final = 1000
+"""Outcomes and answers that wait for the broker; the oldest go first."""
+MQTT_POSTING_ATTEMPTS_MAX: Final = 2
+"""Connections that may end while the same publications are out; some brokers end one for what they do not allow."""
+MQTT_POSTINGS_OUT_MAX: Final = 20
+"""Publications that the broker has not confirmed; fewer if its own Receive Maximum is smaller."""
+MQTT_SESSION_SECONDS: Final = 7 * 24 * 60 * 60
+"""For so long the broker keeps messages for a daemon that is away (MQTT 5; under 3.1.1 it decides alone)."""
+MQTT_KEEPALIVE_SECONDS: Final = 60
+"""A connection on which nothing was said for so long is tried."""
+MQTT_DIAL_SECONDS_MAX: Final = 10.0
+"""From the look-up of the name to the end of the TLS handshake."""
+MQTT_ANSWER_SECONDS_MAX: Final = 10.0
+"""A broker that does not answer for so long is given up, and tried again."""
+MQTT_PATIENCE_MS: Final = 2000
+"""At the start, a broker that takes longer is no longer waited for: the others go on."""
+MQTT_FAREWELL_SECONDS_MAX: Final = 2.0
+"""To say `offline` and to disconnect, at SIGTERM."""
+MQTT_BACKOFF_MS_INITIAL: Final = 1000
+MQTT_BACKOFF_MS_MIN: Final = 500
+MQTT_BACKOFF_MS_MAX: Final = 60 * 1000
+"""Pauses between attempts to connect."""
+MQTT_STEADY_MS: Final = 60 * 1000
+"""A connection that held for so long begins the pauses anew."""
+MQTT_BACKLOG_MS_MAX: Final = 60 * 1000
+"""After so long on a resumed session what arrives is no longer taken for a redelivery, unless it says so."""
+MQTT_BACKLOG_QUIET_MS: Final = 1000
+"""Nor is it after the broker was silent for so long."""
 
 # Metrics.
 METRICS_TEXTFILE_SECONDS: Final = 15

@@ -2,7 +2,8 @@
 
 Rules (numbers as in ARCHITECTURE.md):
   3. What equals the acknowledged status, or what is pending, makes no call. A → B → A before B was ever tried
-     makes none either. But while the service may hold something else than we know, nothing is unchanged.
+     makes none either. But while the service may hold something else than we know, nothing is unchanged; where
+     several daemons share the results of an association, it always may.
   4. News is scheduled by the debounce.
   5. What was observed before the latest observation known is stale. At equal times the later arrival wins.
      A date in the future, stored here, is no evidence; one too far ahead that comes in is taken as now.
@@ -47,7 +48,9 @@ def observed(entry: Entry, result: Result, now: Now, policy: Policy) -> Observed
     report = _dated(result.report, now)
     if _is_stale(entry, report, now):
         return Observed(entry, Finding.STALE, ((Count.RECEIVED, 1), (Count.SUPPRESSED_STALE, 1)))
-    entry = replace(entry, latest_ms=report.observed_at_ms)
+    # Where other daemons report too, what we last knew of the service is no evidence.
+    unsure = entry.unsure or (result.writer is Writer.SHARED and entry.acknowledged is not None)
+    entry = replace(entry, latest_ms=report.observed_at_ms, unsure=unsure)
     unchanged = _if_unchanged(entry, result, report, now, policy)
     if unchanged is not None:
         return unchanged

@@ -15,7 +15,8 @@ class Writer(StrEnum):
     SECOND = "second"
     """Somebody reports the same run before us (the SSM Agent): the service is asked first (rule 8)."""
     SHARED = "shared"
-    """Another daemon may hold reports for it: the service is asked before a report goes out again."""
+    """Other daemons report for it too: only the service knows what it holds, and is asked before a report goes out
+    again or late."""
 
 
 class Edge(StrEnum):

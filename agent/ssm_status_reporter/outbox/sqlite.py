@@ -22,11 +22,12 @@ from ssm_status_reporter.domain.claim import claimed, questioned
 from ssm_status_reporter.domain.entry import Claim, Count, Entry, Policy, Settled
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening
 from ssm_status_reporter.domain.holds import Change as HoldChange
-from ssm_status_reporter.domain.limits import CLAIM_SCAN_ROWS_MAX
+from ssm_status_reporter.domain.limits import CLAIM_SCAN_ROWS_MAX, SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.observation import Finding, observed
 from ssm_status_reporter.domain.outcome import (
     Answer,
     Busy,
+    Delivered,
     Outcome,
     Scope,
     Throttled,
@@ -35,7 +36,7 @@ from ssm_status_reporter.domain.outcome import (
     Withheld,
 )
 from ssm_status_reporter.domain.report import Comparison, Report
-from ssm_status_reporter.domain.result import Result
+from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.domain.settlement import recovered, settled
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.outbox.commit import Committer
@@ -77,11 +78,20 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of a claim: the entry now, what the slot goes on with, and the dead letter's id if any."""
+    """What became of a claim, and the dead letter's id if there is one."""
 
-    entry: Entry
-    then: Claim | None
+    after: Settled
     dead_letter_id: int | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The entry now."""
+        return self.after.entry
+
+    @property
+    def then(self) -> Claim | None:
+        """What the slot goes on with."""
+        return self.after.then
 
 
 class SqliteOutbox:
@@ -183,15 +193,7 @@ class SqliteOutbox:
 
     async def settle(self, claim: Claim, outcome: Outcome) -> Settlement:
         """Settle a call."""
-        return await self._committer.submit(
-            lambda tables: self._settle(
-                tables,
-                claim,
-                settled(
-                    tables.entry(claim.association), claim, outcome, self._clock.now(), self._chance(), self.policy
-                ),
-            )
-        )
+        return await self._committer.submit(lambda tables: self._settle_call(tables, claim, outcome))
 
     async def learn(self, claim: Claim, held: Report) -> bool:
         """Note what the service compares, if its StatusUnchanged to the claim shows it (rule 7)."""
@@ -296,6 +298,15 @@ class SqliteOutbox:
             tables.reconcile_again(claim.association, now.steady_ms + soon_ms)
         return settlement
 
+    def _settle_call(self, tables: Tables, claim: Claim, outcome: Outcome) -> Settlement:
+        now = self._clock.now()
+        before = tables.entry(claim.association)
+        settlement = self._settle(tables, claim, settled(before, claim, outcome, now, self._chance(), self.policy))
+        shared = before.pending is not None and before.pending.writer is Writer.SHARED
+        if shared and isinstance(outcome, Delivered):
+            tables.reconcile_again(claim.association, now.steady_ms + SHARED_LOOK_AGAIN_MS)
+        return settlement
+
     def _settle(self, tables: Tables, claim: Claim, result: Settled) -> Settlement:
         tables.store(result.entry, self.reconciliation.next_ms(self._clock.now().steady_ms, self._chance()))
         tables.count(result.counts)
@@ -311,7 +322,7 @@ class SqliteOutbox:
                     kept=self.dead_letters_max,
                     hint="look at `dead-letters list`; outbox.max_dead_letters sets how many are kept",
                 )
-        return Settlement(result.entry, result.then, letter_id)
+        return Settlement(result, letter_id)
 
     def _make_due(self, tables: Tables, associations: Collection[Association]) -> None:
         now_ms = self._clock.now().steady_ms

@@ -1,5 +1,6 @@
 """The command ``demo``: what a new user sees, and that it is true."""
 
+import asyncio
 import json
 import os
 import pty
@@ -24,14 +25,15 @@ from emulator_support import connect
 from ssm_status_reporter.cli import demo as command
 from ssm_status_reporter.demo import ssm_agent, story
 from ssm_status_reporter.demo.account import Account, Row, account
-from ssm_status_reporter.demo.daemon_process import ACCESS_KEY_ID, NODE, DemoFailedError
+from ssm_status_reporter.demo.daemon_process import ACCESS_KEY_ID, NODE, DaemonProcess, DemoFailedError, Premises
 from ssm_status_reporter.demo.narration import Actor, Line, Logged, Narrator, Reception
 from ssm_status_reporter.demo.runner import Expected, ResultFile, Runner
 from ssm_status_reporter.demo.ssm_agent import MESSAGE
-from ssm_status_reporter.demo.stage import Audience
+from ssm_status_reporter.demo.stage import Audience, Stage
 from ssm_status_reporter.domain.entry import Count
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.emulator.server import Emulator
+from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox.snapshot import DaemonView, NodeView, OutboxView, Snapshot
 
 COMMAND = Path(sys.executable).with_name("ssm-status-reporter")
@@ -317,6 +319,25 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signa
     assert (process.returncode, errors) == (1, "\ninterrupted: everything was ended and removed\n")
     assert not is_running(told)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_an_interrupt_that_comes_with_an_event_is_not_forgotten(tmp_path: Path, turns: int) -> None:
+    """However close the interrupt is to something that happens, what waits for that ends."""
+    premises = Premises(tmp_path)
+    async with Emulator() as service:
+        daemon = await DaemonProcess.start(premises)  # unfurnished, it ends at once
+        made = Stage(premises, service, daemon, Listener(), SystemClock())
+        waiting = asyncio.create_task(made.until("nothing", lambda: False))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        made._hear(Logged("nothing that is told"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting}, timeout=5)
+        assert waiting.cancelled()
+        await daemon.kill()
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

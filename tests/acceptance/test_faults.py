@@ -144,10 +144,6 @@ ALONE = {
 @pytest.mark.parametrize("concurrency", [1, CONCURRENCY])
 async def test_one_association_in_trouble_never_delays_another(tmp_path: Path, concurrency: int) -> None:
     """With eight associations in eight kinds of trouble the others' results arrive, at any concurrency."""
-    rules = [
-        {"operation": UPDATE, "document": name, "errors": [{_kind(fault): fault, "times": 0}]}
-        for name, (fault, _) in ((name.replace(" ", "-"), trouble) for name, trouble in ALONE.items())
-    ]
     changes = {
         "delivery": {
             "timeout": "500ms",
@@ -156,7 +152,7 @@ async def test_one_association_in_trouble_never_delays_another(tmp_path: Path, c
             "park": {"retry_every": "100ms", "give_up_after": "1h"},
         }
     }
-    async with Emulator(msgspec.convert({"rules": rules}, FaultPlan)) as emulator:
+    async with Emulator(msgspec.convert({"rules": _trouble_of_their_own()}, FaultPlan)) as emulator:
         site = Site(tmp_path, emulator.url, changes)
         async with site.daemon() as daemon:
             for name in ALONE:
@@ -187,6 +183,28 @@ async def test_one_association_in_trouble_never_delays_another(tmp_path: Path, c
         assert state["counters"]["dead"] == 2
         assert state["counters"]["delivered"] == 40 + len(ALONE) - 2
         assert_balanced(state)
+
+
+@pytest.mark.parametrize("concurrency", [1, CONCURRENCY])
+async def test_nobody_waits_for_anothers_backoff(tmp_path: Path, concurrency: int) -> None:
+    """Eight associations in trouble wait for an hour each: whoever waited for one of them would not arrive here."""
+    changes = {
+        "delivery": {
+            "timeout": "500ms",
+            "concurrency": concurrency,
+            "backoff": {"initial": "1h", "max": "1h"},
+            "park": {"retry_every": "1h"},
+        }
+    }
+    async with Emulator(msgspec.convert({"rules": _trouble_of_their_own()}, FaultPlan)) as emulator:
+        site = Site(tmp_path, emulator.url, changes)
+        async with site.daemon() as daemon:
+            for name in ALONE:
+                site.drop(name.replace(" ", "-"), "Success", "in trouble")
+            await emulator.wait_for(lambda ledger: len({each.document for each in ledger}) == len(ALONE))
+            for number in range(20):
+                site.drop(f"Good-{number % 4}", "Success", str(number))
+                await daemon.line("delivered", times=number // 4 + 1, document=f"Good-{number % 4}")
 
 
 async def test_throttled_the_daemon_slows_down_to_what_the_service_takes(tmp_path: Path) -> None:
@@ -378,6 +396,14 @@ async def test_seeded_troubles_of_every_kind_at_once_lose_nothing(tmp_path: Path
             numbers = [int(each.message or 0) for each in calls(emulator, document) if each.applied]
             assert numbers == sorted(set(numbers)), "in order, and none twice"
         assert emulator.status_of(NODE, DOCUMENTS[0]) is not None
+
+
+def _trouble_of_their_own() -> list[dict[str, Any]]:
+    """A rule for each of those alone in trouble."""
+    return [
+        {"operation": UPDATE, "document": name.replace(" ", "-"), "errors": [{_kind(fault): fault, "times": 0}]}
+        for name, (fault, _) in ALONE.items()
+    ]
 
 
 def _is_code(fault: str | Mapping[str, Any]) -> bool:

@@ -90,7 +90,7 @@ async def test_a_second_writer_is_seen_by_the_first() -> None:
 
 async def test_only_truly_concurrent_updates_are_too_many() -> None:
     """Of two updates of one association at once the second is refused; another association's is not."""
-    plan = FaultPlan(rules=(Rule(latency="300ms"),))
+    plan = FaultPlan(rules=(Rule(latency="1500ms"),))
     async with Emulator(plan) as emulator, connect(emulator) as client:
         answers = await asyncio.gather(
             update(client, message="1"),
@@ -106,7 +106,7 @@ async def test_only_truly_concurrent_updates_are_too_many() -> None:
 
 async def test_a_client_that_gives_up_undoes_nothing() -> None:
     """A call that its client gave up is applied all the same, and a retry meanwhile meets TooManyUpdates."""
-    plan = FaultPlan(rules=(Rule(latency="500ms"),))
+    plan = FaultPlan(rules=(Rule(latency="1500ms"),))
     async with Emulator(plan, new_id=(arrivals := Arrivals()).new_id) as emulator, connect(emulator) as client:
         given_up = asyncio.create_task(update(client))
         await arrivals.first()
@@ -277,7 +277,7 @@ async def test_a_deleted_association_does_not_come_back_by_itself() -> None:
 
 async def test_a_deletion_while_an_update_is_under_way_is_too_much() -> None:
     """DeleteAssociation, too, meets TooManyUpdates, whichever way it names the association."""
-    plan = FaultPlan(rules=(Rule(operation="UpdateAssociationStatus", latency="500ms"),))
+    plan = FaultPlan(rules=(Rule(operation="UpdateAssociationStatus", latency="1500ms"),))
     async with Emulator(plan, new_id=(arrivals := Arrivals()).new_id) as emulator, connect(emulator) as client:
         association_id = (await describe(client))["AssociationDescription"]["AssociationId"]
         arrivals.forget()

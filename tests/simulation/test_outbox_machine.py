@@ -511,8 +511,8 @@ class TroubledClockMachine(OutboxMachine):
 
 
 # A run is a few hundred transactions on a real file: fewer, longer runs find more than many short ones, and both
-# machines together stay within half a minute. A step has no deadline: it may meet an fsync.
-RUNS: Final = settings(max_examples=200, stateful_step_count=50, deadline=None)
+# machines together stay within half a minute. How many runs, and that a step has no deadline, is conftest.py's.
+RUNS: Final = settings(stateful_step_count=50)
 
 TestOutbox = OutboxMachine.TestCase
 TestOutbox.settings = RUNS

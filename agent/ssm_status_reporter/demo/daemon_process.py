@@ -114,7 +114,8 @@ class DaemonProcess:
         with suppress(ProcessLookupError):
             self._process.terminate()
         try:
-            code = await asyncio.wait_for(self._process.wait(), STOP_SECONDS_MAX)
+            async with asyncio.timeout(STOP_SECONDS_MAX):  # not wait_for, as in Stage
+                code = await self._process.wait()
         except TimeoutError:
             raise DemoFailedError(f"the daemon did not end within {STOP_SECONDS_MAX:g} s of SIGTERM") from None
         if code != 0:

@@ -184,7 +184,9 @@ class Stage:
 
     async def _take_one(self) -> None:
         try:
-            seconds, event = await asyncio.wait_for(self._events.get(), LOOK_SECONDS)
+            # Not wait_for: Python 3.11's forgets a cancellation that comes together with what it waits for.
+            async with asyncio.timeout(LOOK_SECONDS):
+                seconds, event = await self._events.get()
         except TimeoutError:
             return
         self._take(seconds, event)

@@ -1,6 +1,7 @@
 """What the SSM Agent does with its state files, replayed; and the source that watches it, started for a test.
 
-Run as a program it replays many runs, in a process of its own: ``agent_support.py STATE_DIRECTORY RUNS SEED``.
+Run as a program it replays many runs, in a process of its own:
+``agent_support.py STATE_DIRECTORY RUNS SEED [DOCUMENTS RUNS_AT_ONCE RUN_SECONDS_MIN]``.
 """
 
 import asyncio
@@ -27,8 +28,11 @@ RECORDINGS = Path(__file__).parent / "recordings" / "ssm_agent"
 NODE = "mi-0123456789abcdef0"
 TO_UNLINK_SECONDS = (80e-6, 6e-3)
 """From the final write to the unlink, at least and at most, as measured with the real agent (median 438 µs)."""
-RUN_SECONDS = (0.15, 0.35)
-RUNS_AT_ONCE = 64
+RUN_SECONDS_MIN = 0.9
+"""A run takes that long, or up to twice as long. One that is over before the source came to open its file is lost, by
+design: so long the source may stand still."""
+RUNS_AT_ONCE = 200
+DOCUMENTS = 40
 STATUSES = ("Success", "Failed", "TimedOut", "Skipped", "Cancelled")
 
 State = dict[str, Any]
@@ -131,19 +135,33 @@ def spin(seconds: float) -> None:
         pass
 
 
-def run_name(number: int) -> tuple[str, str, str]:
+def run_name(number: int, documents: int = DOCUMENTS) -> tuple[str, str, str]:
     """Document, run id and expected status of a replayed run."""
     run_id = f"2026-11-22T13-{number // 60000 % 60:02}-{number // 1000 % 60:02}.{number % 1000:03}Z"
-    return f"Replayed-{number % 40}", run_id, STATUSES[number % len(STATUSES)]
+    return f"Replayed-{number % documents}", run_id, STATUSES[number % len(STATUSES)]
 
 
-def replay(agent: ReplayedAgent, runs: int, chance: random.Random) -> None:
+def final_state(number: int, documents: int = DOCUMENTS) -> bytes:
+    """What a replayed run leaves as its last state."""
+    document, run_id, status = run_name(number, documents)
+    return changed(FAILED, status, document, run_id, int(number % 7 == 0))
+
+
+def replay(
+    agent: ReplayedAgent,
+    runs: int,
+    chance: random.Random,
+    documents: int = DOCUMENTS,
+    at_once: int = RUNS_AT_ONCE,
+    seconds_min: float = RUN_SECONDS_MIN,
+) -> None:
     """Many runs, some with the agent restarted in between, some torn, with other documents among them."""
     due: list[tuple[float, int, Iterator[float]]] = []
     number = 0
     while due or number < runs:
-        while len(due) < RUNS_AT_ONCE and number < runs:
-            heapq.heappush(due, (time.perf_counter(), number, _steps(agent, number, chance)))
+        while len(due) < at_once and number < runs:
+            steps = _steps(agent, number, chance, documents, seconds_min)
+            heapq.heappush(due, (time.perf_counter(), number, steps))
             number += 1
         at, each, steps = heapq.heappop(due)
         time.sleep(max(0.0, at - time.perf_counter()))
@@ -152,9 +170,11 @@ def replay(agent: ReplayedAgent, runs: int, chance: random.Random) -> None:
             heapq.heappush(due, (time.perf_counter() + wait, each, steps))
 
 
-def _steps(agent: ReplayedAgent, number: int, chance: random.Random) -> Iterator[float]:
+def _steps(
+    agent: ReplayedAgent, number: int, chance: random.Random, documents: int, seconds_min: float
+) -> Iterator[float]:
     """What happens in one run; between two steps, how long the agent waits."""
-    document, run_id, status = run_name(number)
+    document, run_id, _ = run_name(number, documents)
     name = f"{document}.{run_id}"
     agent.submit(name, changed(RUNNING, "InProgress", document, run_id))
     agent.begin(name)
@@ -164,7 +184,7 @@ def _steps(agent: ReplayedAgent, number: int, chance: random.Random) -> Iterator
         agent.submit(command, content(state(SUCCESS) | {"DocumentType": "SendCommand"}))
         agent.begin(command)
         agent.remove(command)
-    yield chance.uniform(*RUN_SECONDS)
+    yield chance.uniform(seconds_min, 2 * seconds_min)
     run_count = 0
     if number % 7 == 0:
         run_count = 1
@@ -173,7 +193,7 @@ def _steps(agent: ReplayedAgent, number: int, chance: random.Random) -> Iterator
     if number % 11 == 0:
         agent.rewrite(name, changed(FAILED, "SuccessAndReboot", document, run_id, run_count))
         yield chance.uniform(0, 0.02)
-    final = changed(FAILED, status, document, run_id, run_count)
+    final = final_state(number, documents)
     if number % 3 == 0:
         agent.rewrite_torn(name, final, chance.uniform(0, 300e-6))
     else:
@@ -216,10 +236,10 @@ async def arrived(intake: RecordingIntake, count: int) -> list[Result]:
     return intake.results
 
 
-def held(directory: Path) -> list[str]:
-    """The names under ``directory`` of the files that this process holds open; removed ones too."""
+def held(directory: Path, pid: int | str = "self") -> list[str]:
+    """The names under ``directory`` of the files that a process, this one if not told, holds open; removed ones too."""
     names = []
-    for link in Path("/proc/self/fd").iterdir():
+    for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
             target = link.readlink()
         except FileNotFoundError:
@@ -246,4 +266,13 @@ def said(events: list[Any], text: str) -> list[Any]:
 
 
 if __name__ == "__main__":
-    replay(ReplayedAgent(Path(sys.argv[1])), int(sys.argv[2]), random.Random(int(sys.argv[3])))  # noqa: S311 - no secret
+    pace = [str(DOCUMENTS), str(RUNS_AT_ONCE), str(RUN_SECONDS_MIN)]
+    given = [*sys.argv[1:], *pace[len(sys.argv) - 4 :]]
+    replay(
+        ReplayedAgent(Path(given[0])),
+        int(given[1]),
+        random.Random(int(given[2])),  # noqa: S311 - no secret
+        int(given[3]),
+        int(given[4]),
+        float(given[5]),
+    )

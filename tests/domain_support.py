@@ -80,7 +80,7 @@ POLICY: Final = Policy(
 
 NEVER: Final = Reconciliation(0, on_start=False)
 DEAD_LETTERS_MAX: Final = 1000
-REST_SECONDS_MAX: Final = 20.0
+REST_SECONDS_MAX: Final = 120.0
 
 FAILURES: Final[dict[str, Failure]] = {
     "busy": Busy(PROBLEM),

@@ -23,6 +23,8 @@ from ssm_status_reporter.emulator.server import Emulator
 NODE = "i-0123456789abcdef0"
 OTHER_NODE = "mi-0123456789abcdef0"
 DOCUMENT = "AWS-RunPatchBaseline"
+WAIT_SECONDS_MAX = 120.0
+"""What ends a test that would hang."""
 OBSERVED_AT = datetime(2026, 11, 22, 13, 23, 53, 355_000, tzinfo=UTC)
 
 
@@ -41,7 +43,7 @@ async def connect(emulator: Emulator, key: str = "AKIDEXAMPLE", **config: Any) -
         endpoint_url=emulator.url,
         aws_access_key_id=key,
         aws_secret_access_key="secret",
-        config=AioConfig(retries={"total_max_attempts": 1}, connect_timeout=5, **config),
+        config=AioConfig(retries={"total_max_attempts": 1}, connect_timeout=60, **config),
     ) as client:
         yield client
 
@@ -58,7 +60,7 @@ class Arrivals:
 
     async def first(self) -> None:
         """Wait for a request."""
-        await asyncio.wait_for(self._arrived.wait(), 10)
+        await asyncio.wait_for(self._arrived.wait(), WAIT_SECONDS_MAX)
 
     def forget(self) -> None:
         """Count afresh."""

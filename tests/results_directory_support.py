@@ -20,7 +20,7 @@ from ssm_status_reporter.sources.results_directory import ResultsDirectory
 from ssm_status_reporter.sources.spool_reader import Settings
 
 NODE = "i-0123456789abcdef0"
-WAIT_SECONDS_MAX = 10.0
+WAIT_SECONDS_MAX = 120.0
 NOBODY = 65534
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -179,10 +178,3 @@ class Service:
             self.machine.run("rm", "-f", f"/etc/systemd/system/{UNIT}.d/probe.conf", f"{STATE}/probe.json")
             self.machine.run("systemctl", "daemon-reload")
         return found
-
-
-def seconds_of(service: Service, action: str) -> float:
-    """How long `systemctl ACTION` takes."""
-    start = time.monotonic()
-    service.control(action)
-    return time.monotonic() - start

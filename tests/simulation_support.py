@@ -26,7 +26,7 @@ LATENCY_MS: Final = 50
 PACE: Final = Pace(concurrency=4, rate_per_second=5.0, burst=10, backoff=POLICY.backoff)
 FAST: Final = replace(PACE, rate_per_second=1000.0, burst=1000)
 SEED: Final = 20261122
-STOP_SECONDS_MAX: Final = 20.0
+STOP_SECONDS_MAX: Final = 120.0
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ from ssm_status_reporter.ssm.settings import ClientSettings
 REGION: Final = "eu-central-1"
 NODE: Final = Association("i-0123456789abcdef0", "Deploy-Web")
 NOW_MS: Final = 1_795_000_000_355
+WAIT_SECONDS_MAX: Final = 120.0
+"""What ends a test that would hang."""
 REPORT: Final = Report("Success", "all steps done", '{"run":1}', NOW_MS - 1000)
 SECRET: Final = "made-up"
 TOKEN: Final = "made-up-token"
@@ -101,7 +103,7 @@ class Service:
 
     async def wait_for_requests(self, count: int) -> None:
         """Return once so many requests have arrived; bounded."""
-        async with asyncio.timeout(5), self.arrived:
+        async with asyncio.timeout(WAIT_SECONDS_MAX), self.arrived:
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -241,7 +243,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
 
 
 def settings(
-    url: str | None, *, timeout_ms: int = 5000, profile: str | None = None, ca_bundle: Path | None = None
+    url: str | None, *, timeout_ms: int = 60_000, profile: str | None = None, ca_bundle: Path | None = None
 ) -> ClientSettings:
     return ClientSettings(REGION, url, profile, ca_bundle, timeout_ms, 4)
 

@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-BOOT_SECONDS_MAX: Final = 30.0
-COMMAND_SECONDS_MAX: Final = 120.0
-WAIT_SECONDS_MAX: Final = 30.0
+BOOT_SECONDS_MAX: Final = 180.0
+COMMAND_SECONDS_MAX: Final = 600.0
+WAIT_SECONDS_MAX: Final = 120.0
 LOOK_SECONDS: Final = 0.05
 """Between two looks at what announces itself by no event across the namespaces."""
 DISK: Final = "1g"

@@ -28,6 +28,7 @@ from ssm_status_reporter.domain.outcome import Scope
 from ssm_status_reporter.host import logs
 from ssm_status_reporter.host.identity import Identity, find_identity
 from ssm_status_reporter.host.systemd import ServiceManager
+from ssm_status_reporter.host.watchdog import Health
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import DIRECTORY_MODE, migrations
 from ssm_status_reporter.outbox.letters import wake_path
@@ -62,6 +63,23 @@ class Surroundings:
     chance: Chance
     reread: Callable[[], Configuration]
     """Reads the configuration anew. Raises `BadConfiguration`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a daemon consists of once it knows who it is."""
+
+    identity: Identity
+    outbox: SqliteOutbox
+    committer: Committer
+    service: SsmClient
+    reporter: Reporter
+
+    async def try_credentials(self) -> None:
+        """Load them afresh and probe what waits: other keys may be those of an identity that is allowed more."""
+        await self.service.reload_credentials()
+        for scope in (Scope.CREDENTIALS, Scope.PERMISSION):
+            self.reporter.hurry(scope)
 
 
 class Daemon:
@@ -132,24 +150,13 @@ class Daemon:
             outbox=str(path),
             to_deliver=waiting,
         )
+        await self._run_tasks(_Parts(identity, outbox, committer, service, reporter))
 
-        async def try_credentials() -> None:
-            await service.reload_credentials()
-            # Other keys may be another identity's, which is allowed more.
-            for scope in (Scope.CREDENTIALS, Scope.PERMISSION):
-                reporter.hurry(scope)
-
-        keys = CredentialsWatch(self._clock, try_credentials)
-        await self._run_tasks(outbox, committer, reporter, keys, self._sources(identity, outbox))
-
-    async def _run_tasks(
-        self,
-        outbox: SqliteOutbox,
-        committer: Committer,
-        reporter: Reporter,
-        keys: CredentialsWatch,
-        sources: list[Source],
-    ) -> None:
+    async def _run_tasks(self, parts: _Parts) -> None:
+        outbox, reporter = parts.outbox, parts.reporter
+        sources = self._sources(parts.identity, outbox)
+        keys = CredentialsWatch(self._clock, parts.try_credentials)
+        supervision = Supervision(self._manager, self._clock, outbox, parts.committer, reporter)
         async with asyncio.TaskGroup() as tasks:
             watching = [asyncio.Event() for _ in sources]
             others = [
@@ -162,9 +169,9 @@ class Daemon:
             delivery = tasks.create_task(reporter.run(), name="reporter")
             for event in watching:
                 await event.wait()
-            supervision = Supervision(self._manager, self._clock, outbox, committer, reporter)
             others.append(tasks.create_task(supervision.keep_status(), name="status line"))
             others.append(tasks.create_task(supervision.feed_watchdog(), name="watchdog"))
+            others.append(tasks.create_task(self._export(parts.identity, supervision), name="metrics"))
             self._manager.notify(READY=1)
             log.info("ready")
             await self._stop.wait()
@@ -277,3 +284,13 @@ class Daemon:
         reporter.repace(tuning.pace(configuration))
         restart = [key for key in changed if key not in reload.TAKEN]
         log.info("reloaded", changed=list(changed), needs_restart=restart)
+
+    async def _export(self, identity: Identity, supervision: Supervision) -> None:
+        """Metrics, where they are on; and only then is what they need imported."""
+        metrics = self._configuration.metrics
+        if metrics.listen is None and metrics.textfile is None:
+            return
+        from ssm_status_reporter.exporter import export  # noqa: PLC0415 (see above)
+
+        health = Health(supervision.pulses, self._clock)
+        await export(metrics, self._configuration.outbox.path, identity, health.stuck, self._clock)

@@ -1,13 +1,15 @@
 """Supervision: what the service manager is told of a running daemon, its status line and that its loops get on.
 
 Rules:
-  * The status line follows what happens, at most every `STATUS_SECONDS`: nothing happens, nothing is sent, and nobody
-    is woken. So it tells when the last report was delivered, not how long ago.
+  * The status line follows what happens, at most every `STATUS_SECONDS`. While nothing happens, only how long ago the
+    last report was delivered grows old: it is told anew when its text would be another, ever more rarely.
   * The watchdog is fed as long as the loops get on (`host.watchdog`).
 """
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -27,6 +29,33 @@ STATUS_HINT_CHARS_MAX: Final = 200
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How long ago something was, and for how long that can be said so."""
+
+    text: str
+    fresh_seconds: int
+
+
+def age(seconds: int) -> Age:
+    """An age in the unit that an operator would use."""
+    for text, unit, up_to, fresh_seconds in _AGES:
+        if seconds < up_to:
+            return Age(f"{seconds // unit} {text}", fresh_seconds)
+    return Age(f"{seconds // _DAY} days", _DAY)
+
+
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+_AGES: Final = (
+    ("s", 1, 2 * _MINUTE, 10),
+    ("min", _MINUTE, 2 * _HOUR, _MINUTE),
+    ("h", _HOUR, 2 * _DAY, _HOUR),
+)
+"""Unit, its seconds, up to which age it is used, and how often it is told anew."""
+
+
 class Supervision:
     """Tells the service manager of one daemon."""
 
@@ -41,21 +70,26 @@ class Supervision:
 
     async def keep_status(self) -> None:
         """The status line, until cancelled."""
+        turned = self._reporter.turned
         while True:
-            self._reporter.turned.clear()
-            self._manager.notify(STATUS=await self._status_line())
-            await asyncio.sleep(STATUS_SECONDS)
-            await self._reporter.turned.wait()
+            turned.clear()
+            totals = await self._outbox.totals()
+            while not turned.is_set():
+                since = self._last_delivered()
+                self._manager.notify(STATUS=self._status_line(totals, since))
+                await asyncio.sleep(STATUS_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(turned.wait(), None if since is None else since.fresh_seconds)
 
     async def feed_watchdog(self) -> None:
         """The watchdog, until cancelled, as long as the loops get on."""
         interval = watchdog_interval_seconds()
         if interval is None:
             return
-        before = self._pulses()
+        before = self.pulses()
         while True:
             await asyncio.sleep(interval)
-            now = self._pulses()
+            now = self.pulses()
             stuck = [name for name in now if now[name].stuck_since(before[name])]
             before = now
             if stuck:
@@ -63,22 +97,23 @@ class Supervision:
             else:
                 self._manager.notify(WATCHDOG=1)
 
-    async def _status_line(self) -> str:
-        totals = await self._outbox.totals()
+    def _last_delivered(self) -> Age | None:
+        delivered_ms = self._reporter.last_delivered_ms
+        return None if delivered_ms is None else age((self._clock.now().steady_ms - delivered_ms) // 1000)
+
+    def _status_line(self, totals: Mapping[str, int], last_delivered: Age | None) -> str:
         parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
         parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
-        delivered_ms = self._reporter.last_delivered_ms
-        if delivered_ms is not None:
-            now = self._clock.now()
-            at = datetime.fromtimestamp((now.wall_ms - now.steady_ms + delivered_ms) / 1000, UTC)
-            parts.append(f"last delivered {at:%Y-%m-%dT%H:%M:%SZ}")
+        if last_delivered is not None:
+            parts.append(f"last delivered {last_delivered.text} ago")
         line = ", ".join(parts)
         for hold in list(self._reporter.holds)[:1]:
             hint = (hold.problem.hint or hold.problem.message)[:STATUS_HINT_CHARS_MAX]
             line += f"; {hold.scope.value} hold: {hold.problem.code}: {hint}"
         return line.replace("\n", " ")  # a line end would begin another state
 
-    def _pulses(self) -> dict[str, Pulse]:
+    def pulses(self) -> dict[str, Pulse]:
+        """Each loop as it is now."""
         committer, reporter = self._committer, self._reporter
         return {
             "outbox": Pulse(committer.progress, committer.waiting > 0),

@@ -14,7 +14,7 @@ from ssm_status_reporter import __version__
 
 COMMAND = Path(sys.executable).with_name("ssm-status-reporter")
 ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-SECONDS_MAX = 30.0
+SECONDS_MAX = 120.0
 
 COMMANDS = ("run", "check", "config", "submit", "status", "dead-letters", "emulator", "demo")
 

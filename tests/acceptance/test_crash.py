@@ -3,15 +3,15 @@
 import asyncio
 import random
 import resource
+import signal
 from collections import Counter
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from acceptance_support import NODE, SECONDS_MAX, Manager, Site, assert_balanced, calls, faults, held, waiting
+from acceptance_support import NODE, Daemon, Manager, Site, assert_balanced, calls, faults, held, waiting
 from ssm_status_reporter.emulator.faults import FaultPlan, Rule
 from ssm_status_reporter.emulator.server import Emulator
 
@@ -77,19 +77,21 @@ async def test_sigkill_at_any_moment_loses_nothing_and_repeats_only_what_was_in_
 async def test_a_call_whose_reply_the_crash_lost_is_asked_about_and_not_repeated(tmp_path: Path) -> None:
     """Killed between the service's commit and its reply, the daemon learns at its start that all is done."""
     plan = FaultPlan(rules=(Rule(operation="UpdateAssociationStatus", latency="300ms"),))
-    arrived: asyncio.Queue[str] = asyncio.Queue()
+    daemons: list[Daemon] = []
+    numbers = count(1)
 
     def new_id() -> str:
-        arrived.put_nowait(request_id := str(uuid4()))
-        return request_id
+        number = next(numbers)
+        if number == 2:  # the update, after the question: it has arrived, and the service takes its 300 ms
+            daemons[0].signal(signal.SIGKILL)
+        return f"request-{number}"
 
     async with Emulator(plan, new_id=new_id) as emulator:
         site = Site(tmp_path, emulator.url, {"reconcile": {"interval": "6h", "on_start": True}})
         async with site.daemon() as daemon:
+            daemons.append(daemon)
             site.drop("Doc", "Success", "done")
-            for _ in ("the question", "the update, with which the service takes its 300 ms"):
-                await asyncio.wait_for(arrived.get(), SECONDS_MAX)
-            await daemon.kill()
+            await daemon.ended()
         await emulator.wait_for(lambda ledger: any(each.applied for each in ledger))
         async with site.daemon() as daemon:
             state = await daemon.quiet(1)
@@ -101,13 +103,16 @@ async def test_a_call_whose_reply_the_crash_lost_is_asked_about_and_not_repeated
 async def test_a_crash_within_the_debounce_window_forgets_nothing(tmp_path: Path) -> None:
     """A change that was waiting for the end of its window when the daemon died goes out at the next start."""
     async with Emulator() as emulator:
-        site = Site(tmp_path, emulator.url, {"debounce": {"window": "2s"}})
+        site = Site(tmp_path, emulator.url, {"debounce": {"window": "1h"}})
         async with site.daemon() as daemon:
             site.drop("Doc", "Pending", "first")
             await daemon.quiet(1)
             site.drop("Doc", "Success", "second")
             await daemon.state(lambda state: state["outbox"]["pending"] == 1, "the second is stored")
             await daemon.kill()
+        assert held(emulator, "Doc") == ("Pending", "first")
+        # No deadline lies further ahead than the window that is in force: an hour is not waited out here.
+        site.configure({"debounce": {"window": "1s"}})
         async with site.daemon() as daemon:
             state = await daemon.quiet(2)
         assert held(emulator, "Doc") == ("Success", "second")
@@ -153,7 +158,7 @@ async def test_a_full_disk_stops_acknowledging_loses_nothing_and_recovers_by_its
                 # Woken as dead-letters does it, the reporter waits for the outbox, which is not its own standstill.
                 site.outbox.with_name("outbox.db.wake").write_bytes(b"")
                 await manager.until(lambda times=times: manager.count("WATCHDOG") >= fed + times, "the watchdog")  # type: ignore[misc]
-            assert list(site.spool.glob("*.json")) == []
+            await daemon.until(lambda: not list(site.spool.glob("*.json")), "all are claimed")
             kept = len(list((site.spool / ".taken").iterdir()))
             assert kept == len(DOCUMENTS), "not acknowledged: the files are still there"
             resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, limits)

@@ -54,7 +54,8 @@ async def test_unchanged_results_make_no_call_and_each_change_exactly_one(tmp_pa
 async def test_a_burst_within_the_window_is_two_calls_and_the_newest_wins(tmp_path: Path) -> None:
     """The first change of a quiet association goes out at once; of 50 within the window only the last follows."""
     async with Emulator() as emulator:
-        site = Site(tmp_path, emulator.url, {"debounce": {"window": "500ms"}})
+        # Fifty files take some ten milliseconds: the window is long enough for a machine that stands still at times.
+        site = Site(tmp_path, emulator.url, {"debounce": {"window": "3s"}})
         async with site.daemon() as daemon:
             site.drop("Doc", "Pending", "0")
             await emulator.wait_for(lambda ledger: len(ledger) == 1)
@@ -85,20 +86,28 @@ async def test_a_result_renamed_over_the_old_one_while_that_is_taken_loses_neith
     async with Emulator() as emulator:
         site = Site(tmp_path, emulator.url)
 
-        def rename_over() -> None:
-            for number in range(1000):
+        def taken_since() -> int:
+            return sum(str(event.name) == "status.json" for event in iter(inotify.sync_get, None))
+
+        def rename_over() -> int:
+            """A thousand times, and on until the two have raced, which depends on who gets the processors."""
+            taken = 0
+            for number in range(20_000):
                 site.drop(f"Doc-{number}", "Success", "done", name="status.json")
+                taken += taken_since()
+                if number >= 1000 and taken > 50:
+                    break
+            return taken
 
         async with site.daemon() as daemon:
             with Inotify(sync_timeout=0) as inotify:
                 inotify.add_watch(site.spool, Mask.MOVED_FROM | Mask.DELETE)
-                await asyncio.get_running_loop().run_in_executor(None, rename_over)
+                taken = await asyncio.to_thread(rename_over)
+                assert taken > 50, "the two raced"
                 await daemon.state(lambda _: not site.unfinished(), "everything is committed")
                 state = await daemon.quiet()
-                events = iter(inotify.sync_get, None)
-                taken = sum(str(event.name) == "status.json" for event in events)
+                taken += taken_since()
         delivered = sum(held(emulator, document) is not None for document in site.written)
-        assert taken > 50, "the two raced"
         assert delivered >= taken, "what was taken is delivered"
         assert state["counters"]["refused"] == 0
         assert_balanced(state)

@@ -13,6 +13,7 @@ import pytest
 
 from acceptance_support import (
     UPDATE,
+    Daemon,
     Manager,
     Site,
     assert_balanced,
@@ -25,11 +26,12 @@ from ssm_status_reporter.emulator.server import Emulator
 
 UNAVAILABLE: Final = 69
 BAD_CONFIGURATION: Final = 78
-STOP_SECONDS_MAX: Final = 10.0
-SLACK_SECONDS: Final = 3.0
+STOP_SECONDS_MAX: Final = 50.0
+"""Five times what a stop takes while calls hang, and a small part of what the calls would take."""
 SILENCE_SECONDS: Final = 1.0
 """How long is listened to for what is not to come: five times its interval."""
 WATCHDOG: Final = {"WATCHDOG_USEC": "400000"}
+FED_SECONDS: Final = 0.2
 STOPS: Final = [signal.SIGTERM, signal.SIGINT]
 SLOW_CALLS: Final = FaultPlan(rules=(Rule(operation=UPDATE, latency="500ms"),))
 
@@ -40,18 +42,17 @@ SLOW_CALLS: Final = FaultPlan(rules=(Rule(operation=UPDATE, latency="500ms"),))
 @pytest.mark.parametrize("number", STOPS)
 async def test_a_signal_lets_the_call_that_is_out_finish(tmp_path: Path, number: signal.Signals) -> None:
     """Stopped in mid-call, the daemon waits for the answer, counts it, takes nothing new, and exits with 0."""
-    arrived = asyncio.Event()
+    daemons: list[Daemon] = []
 
-    def new_id() -> str:
-        arrived.set()
+    def new_id() -> str:  # the request has arrived, the answer takes its time from now on
+        daemons[0].signal(number)
         return "request-1"
 
     async with Emulator(SLOW_CALLS, new_id=new_id) as emulator:
         site = Site(tmp_path, emulator.url)
         async with site.daemon() as daemon:
+            daemons.append(daemon)
             site.drop("Doc", "Success", "done")
-            await asyncio.wait_for(arrived.wait(), STOP_SECONDS_MAX)
-            daemon.signal(number)
             assert await daemon.ended() == 0
         assert [line["event"] for line in daemon.lines][-2:] == ["delivered", "stopped"]
         site.drop("Late", "Success", "done")
@@ -70,7 +71,7 @@ async def test_a_service_that_hangs_does_not_keep_it_from_stopping(tmp_path: Pat
         async with Emulator(faults({"kind": "hang", "times": 0})) as emulator:
             root = tmp_path / number.name
             root.mkdir()
-            site = Site(root, emulator.url, {"delivery": {"timeout": "1m"}})
+            site = Site(root, emulator.url, {"delivery": {"timeout": "5m"}})
             async with site.daemon() as daemon:
                 for document in range(10):
                     site.drop(f"Doc-{document}", "Success", "done")
@@ -78,7 +79,7 @@ async def test_a_service_that_hangs_does_not_keep_it_from_stopping(tmp_path: Pat
                 since = time.monotonic()
                 daemon.signal(number)
                 assert await daemon.ended() == 0
-                assert time.monotonic() - since < STOP_SECONDS_MAX + SLACK_SECONDS
+                assert time.monotonic() - since < STOP_SECONDS_MAX
             emulator.faults = FaultPlan()
             async with site.daemon() as daemon:
                 state = await daemon.quiet(10)
@@ -107,7 +108,6 @@ async def test_stopped_while_results_pour_in_nothing_is_lost(tmp_path: Path) -> 
         assert_balanced(state)
 
 
-@pytest.mark.xfail(reason="a commit that was begun is cancelled before its files are removed", strict=True)
 async def test_a_clean_stop_counts_no_result_twice(tmp_path: Path) -> None:
     """After SIGTERM no committed result lies in .taken/: the next start does not meet it again."""
     async with Emulator() as emulator:
@@ -242,7 +242,7 @@ async def test_a_reload_takes_effect_and_names_what_needs_a_restart(tmp_path: Pa
             await emulator.wait_for(lambda ledger: len(ledger) == 2)  # the old window was over
             site.drop("Doc", "Failed", "third")
             site.drop("Other", "Success", "sentinel")
-            await emulator.wait_for(lambda ledger: len(ledger) == 3)
+            await daemon.line("delivered", document="Other")
             assert held(emulator, "Doc") == ("Success", "second"), "the third waits out the new window"
             assert {line["level"] for line in daemon.lines[seen:]} == {"info"}
             # Back again: what was held back by the window goes out.
@@ -333,15 +333,19 @@ async def test_the_watchdog_is_fed_unless_the_daemon_stands_still(tmp_path: Path
     """WATCHDOG=1 comes twice an interval, idle or not; a stopped process sends none, a resumed one goes on."""
     async with Emulator() as emulator, Manager(tmp_path / "notify") as manager:
         site = Site(tmp_path, emulator.url)
+        since = time.monotonic()
         async with site.daemon(manager.environment | WATCHDOG) as daemon:
-            since = time.monotonic()
-            await manager.until(lambda: manager.count("WATCHDOG", "1") >= 4, "fed")
-            assert 0.5 < time.monotonic() - since < 2, "every 200 ms"
+            await manager.until(lambda: manager.count("WATCHDOG", "1") >= 10, "fed")
+            assert time.monotonic() - since >= 10 * FED_SECONDS, "not more often, on no machine"
+            ready = time.monotonic()
+            fed = manager.count("WATCHDOG")
+            await manager.until(lambda: manager.count("WATCHDOG") >= fed + 10, "fed")
+            assert time.monotonic() - ready < 5 * 10 * FED_SECONDS, "nor, but for a slow machine, more rarely"
             daemon.signal(signal.SIGSTOP)
             # What it sent before it stopped is in the socket by the time the process is reported stopped.
             _, status = await asyncio.to_thread(os.waitpid, daemon.pid, os.WUNTRACED)
             assert os.WIFSTOPPED(status)
-            await asyncio.sleep(0.05)
+            await manager.has_read_everything()
             fed = manager.count("WATCHDOG")
             await asyncio.sleep(SILENCE_SECONDS)
             assert manager.count("WATCHDOG") == fed

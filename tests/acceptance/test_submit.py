@@ -30,7 +30,7 @@ def submit(config: Path, *arguments: str | bytes, umask: int = 0o077) -> subproc
         text=True,
         check=False,
         umask=umask,
-        timeout=30,
+        timeout=120,
     )
 
 

@@ -30,6 +30,7 @@ from ssm_support import (
     REQUEST_ID,
     SECRET,
     TOKEN,
+    WAIT_SECONDS_MAX,
     Service,
     SetClock,
     answer,
@@ -177,7 +178,7 @@ async def test_a_missing_bundle_is_said(tls: ssl.SSLContext, tmp_path: Path) -> 
 async def test_a_service_that_never_answers_is_given_up() -> None:
     """A hanging call ends within its timeout, and may have been applied."""
     async with service(hang) as ssm, SsmClient(settings(ssm.url, timeout_ms=300), SetClock()) as client:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
             outcome = await client.update(NODE, REPORT)
     assert isinstance(outcome, Unavailable)
     assert (outcome.problem.code, outcome.effect) == ("Timeout", Effect.POSSIBLE)
@@ -194,7 +195,7 @@ async def test_a_service_that_trickles_is_given_up() -> None:
             await asyncio.sleep(0.02)
 
     async with service(trickle) as ssm, SsmClient(settings(ssm.url, timeout_ms=300), SetClock()) as client:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
             outcome = await client.update(NODE, REPORT)
     assert isinstance(outcome, Unavailable)
     assert outcome.problem.code == "Timeout"
@@ -271,7 +272,7 @@ async def test_closing_ends_what_is_under_way() -> None:
         call = asyncio.create_task(client.update(NODE, REPORT))
         await ssm.wait_for_requests(1)
         await client.close()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
             outcome = await call
         assert isinstance(outcome, Unavailable)
         assert outcome.effect is Effect.POSSIBLE
@@ -507,7 +508,7 @@ class TestInstanceRole:
         remove(credentials_file)
         async with service(hang) as metadata:
             self.point_to(metadata, monkeypatch)
-            async with SsmClient(settings("http://127.0.0.1:1", timeout_ms=400), SetClock()) as client:
+            async with SsmClient(settings("http://127.0.0.1:1", timeout_ms=1000), SetClock()) as client:
                 turns = 0
                 call = asyncio.create_task(client.update(NODE, REPORT))
                 while not call.done():
@@ -516,7 +517,7 @@ class TestInstanceRole:
                 outcome = call.result()
         assert isinstance(outcome, Withheld)
         assert (outcome.scope, outcome.problem.code) == (Scope.CREDENTIALS, "CredentialsTimeout")
-        assert turns > 10
+        assert turns >= 5, "fifty, were the machine never busy; a loop that waits has one or two"
 
     async def test_an_empty_file_does_not_make_the_daemon_another(
         self, monkeypatch: pytest.MonkeyPatch, credentials_file: Path

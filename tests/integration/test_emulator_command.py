@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator_support import connect, update
+from emulator_support import WAIT_SECONDS_MAX, connect, update
 from ssm_status_reporter.emulator.server import Emulator
 
 
@@ -42,7 +42,7 @@ async def test_the_command_prints_its_url_serves_and_ends(tmp_path: Path, number
     async with command("--faults", str(faults), "--ledger", str(ledger)) as process:
         assert process.stdout is not None
         endpoint = Emulator()
-        endpoint.url = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().rstrip("\n")
+        endpoint.url = (await asyncio.wait_for(process.stdout.readline(), WAIT_SECONDS_MAX)).decode().rstrip("\n")
         host, port = endpoint.url.removeprefix("http://").split(":")
         _reader, hung = await asyncio.open_connection(host, int(port))
         hung.write(b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"Name":"Hung"}')
@@ -51,7 +51,7 @@ async def test_the_command_prints_its_url_serves_and_ends(tmp_path: Path, number
         async with connect(endpoint) as client:
             await update(client)
         process.send_signal(number)
-        output, errors = await asyncio.wait_for(process.communicate(), 20)
+        output, errors = await asyncio.wait_for(process.communicate(), WAIT_SECONDS_MAX)
         hung.close()
     assert (process.returncode, output, errors) == (0, b"", b"")
     assert sorted(json.loads(line)["answer"] for line in ledger.read_text("utf-8").splitlines()) == ["hang", "ok"]
@@ -64,7 +64,7 @@ async def test_a_port_in_use_is_an_unavailable_service() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         async with command("--port", str(port)) as process:
-            output, errors = await asyncio.wait_for(process.communicate(), 20)
+            output, errors = await asyncio.wait_for(process.communicate(), WAIT_SECONDS_MAX)
     assert (process.returncode, output) == (os.EX_UNAVAILABLE, b"")
     assert str(port) in errors.decode()
 
@@ -75,7 +75,7 @@ async def test_a_bad_faults_file_is_bad_configuration(tmp_path: Path) -> None:
     faults.write_text("compare: nothing\nrules: [{latency: 1}]\n", "utf-8")
     for path, told in ((faults, ["compare: ", "rules[0].latency: "]), (tmp_path / "none", ["[Errno 2]"])):
         async with command("--faults", str(path)) as process:
-            output, errors = await asyncio.wait_for(process.communicate(), 20)
+            output, errors = await asyncio.wait_for(process.communicate(), WAIT_SECONDS_MAX)
         assert (process.returncode, output) == (os.EX_CONFIG, b"")
         lines = errors.decode().splitlines()
         assert len(lines) == len(told)

@@ -18,6 +18,7 @@ from botocore.exceptions import (
 from emulator_support import (
     DOCUMENT,
     NODE,
+    WAIT_SECONDS_MAX,
     Arrivals,
     connect,
     describe,
@@ -123,7 +124,7 @@ async def test_a_reset_is_a_reset() -> None:
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
             with pytest.raises(expected):
-                await asyncio.wait_for(reader.readexactly(1), 5)
+                await asyncio.wait_for(reader.readexactly(1), WAIT_SECONDS_MAX)
             writer.close()
             emulator.faults = FaultPlan(outages=(Outage(after="0s", lasting="1h"),))
 
@@ -131,18 +132,19 @@ async def test_a_reset_is_a_reset() -> None:
 async def test_a_hang_lasts_till_the_client_gives_up() -> None:
     """The SDK times out, the ledger has the request as soon as the client is gone, and nothing was applied."""
     plan = FaultPlan(rules=(Rule(errors=("hang",)),))
-    async with Emulator(plan) as emulator, connect(emulator, read_timeout=0.2) as client:
-        with pytest.raises(ReadTimeoutError):
-            await update(client)
+    async with Emulator(plan) as emulator, connect(emulator) as patient:
+        async with connect(emulator, read_timeout=0.2) as client:
+            with pytest.raises(ReadTimeoutError):
+                await update(client)
         (entry,) = await emulator.wait_for(lambda ledger: len(ledger) == 1)
         assert (entry.answer, entry.applied) == ("hang", False)
-        await update(client)
+        await update(patient)
 
 
 async def test_a_hang_does_not_outlive_the_emulator() -> None:
     """The emulator ends although a request hangs, and the ledger has it."""
     plan = FaultPlan(rules=(Rule(errors=("hang",)),))
-    async with asyncio.timeout(5), AsyncExitStack() as clients:
+    async with asyncio.timeout(WAIT_SECONDS_MAX), AsyncExitStack() as clients:
         async with Emulator(plan, new_id=(arrivals := Arrivals()).new_id) as emulator:
             client = await clients.enter_async_context(connect(emulator))
             hung = asyncio.create_task(update(client))

@@ -78,7 +78,9 @@ async def test_what_may_pass_is_retried_and_one_association_alone_shuts_nothing(
         assert only(state)["last_error"]["hint"]
         assert state["counters"]["retried"] == state["counters"]["calls"] == only(state)["attempts"]
         state = await it.mended()
-        assert state["counters"]["delivered"] == 1
+        # Where hanging is the subject calls are given up soon: on a slow machine one that was applied, too.
+        ends = ("delivered", "already_held") if fault == "hang" else ("delivered",)
+        assert sum(state["counters"][end] for end in ends) == 1
         assert only(state)["last_error"] is None
 
 
@@ -142,14 +144,18 @@ async def test_throttling_slows_the_rate_and_is_retried(
 ) -> None:
     """The whole family: the rate halves, which is said; nothing is charged to the report, nothing is held."""
     async with rig(tmp_path, monkeypatch, always(code)) as it:
+        since_ms = it.clock.now().steady_ms
         await it.hand_in()
         state = await it.until(
             lambda state: state["counters"]["retried"] >= 2 and only(state)["state"] == "pending", "retried"
         )
+        seconds = (it.clock.now().steady_ms - since_ms) / 1000
         assert only(state)["attempts"] == 0, "not the report's own fault"
         assert state["holds"] == []
         slower = [line for line in it.said if line["event"] == "the service throttles: calling more slowly"]
-        assert [line["calls_per_second"] for line in slower] == [500.0], "halved once a second at most"
+        rates = [line["calls_per_second"] for line in slower]
+        assert rates == [1000.0 / 2**halvings for halvings in range(1, len(rates) + 1)]
+        assert 1 <= len(rates) <= 1 + seconds, "halved once a second at most"
         state = await it.mended()
         assert state["counters"]["delivered"] == 1
 
@@ -163,9 +169,10 @@ async def test_a_retry_after_hint_is_a_lower_bound(
         before_ms = it.clock.now().wall_ms
         await it.hand_in()
         await it.until(lambda state: only(state)["last_error"], "refused")
+        after_ms = it.clock.now().wall_ms
         entry = await it.entry()
         assert entry.due_at_ms is not None
-        assert 60_000 <= entry.due_at_ms - before_ms <= 62_000
+        assert before_ms + 60_000 <= entry.due_at_ms <= after_ms + 60_000
         assert len(it.calls()) == 1
 
 
@@ -186,7 +193,12 @@ async def test_what_the_service_does_not_serve_is_parked(
         await it.hand_in()
         await it.hand_in("Good")
         state = await it.until(
-            lambda state: state["outbox"]["parked"] and state["associations"][0]["attempts"] >= 2, "tried again"
+            lambda state: (
+                state["outbox"]["parked"]
+                and state["associations"][0]["attempts"] >= 2
+                and state["counters"]["delivered"]
+            ),
+            "tried again, and the other is delivered",
         )
         parked, good = state["associations"]
         assert hint in parked["last_error"]["hint"]
@@ -203,7 +215,8 @@ async def test_what_stays_parked_is_dead_when_its_time_is_up(
 ) -> None:
     """After park.give_up_after it is a dead letter; an equal report within that time makes no further call."""
     plan = always("AssociationDoesNotExist")
-    async with rig(tmp_path, monkeypatch, plan, give_up_after_ms=4 * RETRY_EVERY_MS) as it:
+    give_up_after_ms = 20 * RETRY_EVERY_MS
+    async with rig(tmp_path, monkeypatch, plan, give_up_after_ms) as it:
         await it.hand_in()
         state = await it.until(lambda state: state["outbox"]["dead"], "dead")
         assert only(state)["state"] == "dead"
@@ -211,11 +224,11 @@ async def test_what_stays_parked_is_dead_when_its_time_is_up(
         assert letter.problem.code == "AssociationDoesNotExist"
         assert letter.problem.request_id
         calls = len(it.calls())
-        assert 3 <= calls <= 6, "every 50 ms for 200 ms"
+        assert 3 <= calls <= 22, "every 50 ms for a second, on a slow machine less often"
         entry = await it.entry()
         assert entry.dead is not None
         # The equal report is taken up again only give_up_after after the last parking began.
-        await it.clock.sleep_until(entry.dead.parked_from_ms + 4 * RETRY_EVERY_MS)
+        await it.clock.sleep_until(entry.dead.parked_from_ms + give_up_after_ms)
         await it.hand_in()
         state = await it.until(lambda state: state["outbox"]["dead"] == 2, "parked once more, and dead again")
         assert state["counters"]["dead"] == 2

@@ -51,7 +51,7 @@ from ssm_status_reporter.outbox.snapshot import snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import Tables
 
-SECONDS_MAX: Final = 20.0
+SECONDS_MAX: Final = 300.0
 NOW: Final = Now(START_MS, START_MS)
 GARBAGE: Final = b"this is no database, but it is long enough to look like one" * 200
 SYNCHRONOUS_NORMAL: Final = 1

@@ -411,7 +411,7 @@ async def test_what_cannot_be_moved_stays_and_is_said_once(spool: Path, intake: 
             drop(spool, "good.json", result_bytes())
             await intake.until(lambda: len(intake.results) == 1)
             assert (spool / "bad.json").read_bytes() == b"[]"
-            assert taken(spool) == []
+            await until(lambda: taken(spool) == [])
             drop(spool, "bad.json", result_bytes("better"))
             await intake.until(lambda: len(intake.results) == 2)
     assert intake.refused == 1
@@ -601,7 +601,7 @@ async def test_more_files_than_inotify_tells_of(spool: Path, intake: RecordingIn
                 os.write(file, payload)
                 os.close(file)
             os.close(directory)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
                 while len(intake.results) < count:
                     intake.changed.clear()
                     await intake.changed.wait()

@@ -68,7 +68,7 @@ AHEADS_MS: Final = (SECOND, 4 * MINUTE, HOUR)
 CLOCK_STEPS_MS: Final = (-48 * HOUR, -HOUR, -SECOND, SECOND, HOUR, 48 * HOUR)
 RECONCILIATION: Final = Reconciliation(6 * HOUR, on_start=False)
 STEPS_TO_REST_MAX: Final = 200
-SECONDS_MAX: Final = 20.0
+SECONDS_MAX: Final = 120.0
 
 associations = st.sampled_from(ASSOCIATIONS)
 failures = st.sampled_from(sorted(FAILURES))

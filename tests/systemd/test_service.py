@@ -27,12 +27,10 @@ from service_support import (
     Service,
     package,
     python_too_old,
-    seconds_of,
 )
 from systemd_support import CommandFailedError, Machine, why_not
 
 EXPOSURE_MAX: Final = 1.3
-STOP_SECONDS_MAX: Final = 15.0
 CREDENTIALS: Final = "/root/.aws/credentials"
 
 _WHY_NOT: Final = why_not() or python_too_old() or (None if which("dpkg-deb") else "no dpkg-deb for the package")
@@ -223,8 +221,8 @@ def test_it_stops_in_time_with_a_call_out(service: Service) -> None:
     machine.run("systemctl", "kill", "--signal=STOP", "endpoint.service")
     service.drop("unanswered", document="Unanswered")
     machine.until(lambda: service.state()["outbox"]["in_flight"], "a call is out")
-    assert seconds_of(service, "stop") < STOP_SECONDS_MAX
-    assert machine.shown(UNIT, "Result") == "success"
+    service.control("stop")
+    assert machine.shown(UNIT, "Result") == "success", "by itself: systemd ends it at TimeoutStopSec="
     machine.run("systemctl", "kill", "--signal=CONT", "endpoint.service")
     service.control("start")
     machine.until(

@@ -26,7 +26,7 @@ from ssm_status_reporter.domain.claim import claimed
 from ssm_status_reporter.domain.entry import Cause, Count, Dead, Entry, Policy, State, Step
 from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
 from ssm_status_reporter.domain.observation import Finding
-from ssm_status_reporter.domain.outcome import Delivered, Effect, Refused, Throttled, Unavailable, Unserved
+from ssm_status_reporter.domain.outcome import Delivered, Effect, Held, Refused, Throttled, Unavailable, Unserved
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Edge, Served, Writer
 from values import replace
@@ -269,6 +269,49 @@ def test_a_new_report_of_a_parked_association_has_its_own_time_to_be_served() ->
     entry = seen(parked, result("Success", at_ms=HOUR), now=at(HOUR))
     assert entry.parked_since_ms == START_MS + HOUR
     assert entry.state is State.PARKED
+
+
+# Beside a second writer.
+
+
+def test_a_run_that_ends_as_the_last_one_did_is_news_beside_a_second_writer() -> None:
+    """The agent has written Pending since: what we knew the service to hold is no reason for silence (rule 8)."""
+    again = result("Success", at_ms=HOUR, writer=Writer.SECOND)
+    after = look(acknowledged("Success"), again, at(HOUR))
+    assert after.finding is Finding.NEWS
+    asking, claim = claimed(after.entry, at(HOUR), POLICY)
+    assert claim.step is Step.ASK
+    lost = answered(asking, claim, Held(report("Pending", at_ms=HOUR - MINUTE)), at(HOUR), 0.5, POLICY)
+    assert lost.then is not None
+    assert (lost.then.step, lost.then.report) == (Step.SEND, again.report)
+    healthy = answered(asking, claim, Held(report("Success", at_ms=HOUR + 2)), at(HOUR + 5), 0.5, POLICY)
+    assert (healthy.then, healthy.entry.pending) == (None, None)
+    assert ends_of(healthy.counts) == {Count.ALREADY_HELD: 1}
+
+
+def test_a_change_taken_back_beside_a_second_writer_is_asked_about() -> None:
+    """A → B → A and B was never tried, but the agent may have reported it: the service is asked."""
+    entry = seen(acknowledged("Success"), result("Failed", at_ms=1, writer=Writer.SECOND), now=at(1))
+    after = look(entry, result("Success", at_ms=2, writer=Writer.SECOND), at(2))
+    assert after.finding is Finding.NEWS
+    assert ends_of(after.counts) == {Count.COALESCED: 1}
+    assert claimed(after.entry, at(HOUR), POLICY)[1].step is Step.ASK
+
+
+def test_a_second_writer_that_is_met_while_a_report_waits_is_not_forgotten() -> None:
+    """A runner's report waits, the agent's run says the same: the agent has reported it, so it is asked about."""
+    entry = seen(Entry(WEB), result("Failed"), result("Failed", at_ms=1, writer=Writer.SECOND), now=at(1))
+    assert claimed(entry, at(1), POLICY)[1].step is Step.ASK
+    entry = seen(entry, result("Failed", at_ms=2), now=at(2))
+    assert claimed(entry, at(2), POLICY)[1].step is Step.ASK
+
+
+def test_a_runner_does_not_make_the_second_writer_forgotten() -> None:
+    """The agent's run failed, which it reported; a runner then says Success again: that is asked about, not dropped."""
+    failed = seen(acknowledged("Success"), result("Failed", at_ms=1, writer=Writer.SECOND), now=at(1))
+    after = look(failed, result("Success", at_ms=2), at(2))
+    assert after.finding is Finding.NEWS
+    assert claimed(after.entry, at(HOUR), POLICY)[1].step is Step.ASK
 
 
 # Results that may be none of ours.

@@ -26,8 +26,8 @@ INDENT: Final = 32
 INTRODUCTION: Final = (
     "A runner writes results, each a file such as "
     '{"document": "Acme-Patch", "status": "InProgress"}; the daemon reports them to SSM State Manager; the '
-    "service makes trouble. Runner, files and daemon are real, the service is the emulator. Nothing leaves this "
-    "machine, no AWS account is used."
+    "service makes trouble. Runner, files and daemon are real, the service is the emulator, and the SSM Agent a "
+    "player that writes its files. Nothing leaves this machine, no AWS account is used."
 )
 NEXT: Final = (
     "Next: let your own runner write against the emulator (ssm-status-reporter emulator), "
@@ -36,6 +36,7 @@ NEXT: Final = (
 
 _ACTORS: Final = {
     Actor.RUNNER: "cyan",
+    Actor.AGENT: "cyan",
     Actor.DAEMON: "bright_blue",
     Actor.SERVICE: "magenta",
     Actor.OPERATOR: "cyan",
@@ -156,6 +157,11 @@ def _table(account: Account) -> Iterator[str]:
         f"{account.calls} UpdateAssociationStatus; {account.saved} saved, {account.again} repeated after trouble",
     )
     yield from _entry("questions", f"{account.questions} DescribeAssociation, those that met the outage included")
+    for run in account.agents_runs:
+        yield from _entry(
+            "SSM Agent",
+            f"1 run, of {run.document}: its own report was lost in {run.lost} calls, the daemon delivered it",
+        )
     yield from _entry("refused", f"{account.refused} file, now in rejected/ with the reason beside it")
     yield from _entry("left over", f"{account.left}")
     yield from _entry("lost", f"{account.lost}")

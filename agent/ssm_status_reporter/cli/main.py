@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "run": "Run the daemon in the foreground.",
     "check": "Validate the configuration: every error at once.",
     "config": "Show the effective configuration, or its JSON Schema.",
+    "doctor": "Look whether this machine has what the daemon needs.",
     "submit": "Write one result into the results directory.",
     "status": "Show what is acknowledged, pending, parked and dead, and why.",
     "dead-letters": "List, show, send again or drop what was refused for good.",

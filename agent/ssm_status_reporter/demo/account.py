@@ -1,4 +1,4 @@
-"""The account: what the runner wrote, what the service saw, what the daemon counted, and whether they agree.
+"""The account: what the files said, what the service saw, what the daemon counted, and whether they agree.
 
 Rules:
   * The service's side is the emulator's own: its ledger and the statuses that it really holds.
@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ssm_status_reporter.demo.daemon_process import NODE
+from ssm_status_reporter.demo import ssm_agent
+from ssm_status_reporter.demo.daemon_process import ACCESS_KEY_ID, NODE
 from ssm_status_reporter.demo.runner import Runner
 from ssm_status_reporter.domain.entry import Count
 from ssm_status_reporter.emulator.ledger import Entry
@@ -45,6 +46,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentsRun:
+    """What became of the run that the SSM Agent reported itself."""
+
+    document: str
+    lost: int
+    """Calls of the agent's own for the run's end that came to nothing."""
+    delivered: int
+    """Calls of the daemon's for the same document that the service took."""
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """The end of the demo."""
 
@@ -54,6 +66,7 @@ class Account:
     received: int
     ends: Sequence[tuple[str, int]]
     """What became of the results received: those ends that occurred."""
+    agents_runs: Sequence[AgentsRun]
     questions: int
     """DescribeAssociation: what the daemon asked before it wrote."""
     left: int
@@ -89,6 +102,7 @@ def account(runner: Runner, service: Emulator, state: Snapshot, seconds: float) 
         refused=counters[Count.REFUSED],
         received=counters[Count.RECEIVED],
         ends=[(name, counters[end]) for end, name in ENDS.items() if counters[end]],
+        agents_runs=[_agents_run(document, service) for document in runner.agents],
         questions=sum(entry.operation == Operation.DESCRIBE for entry in service.ledger),
         left=_left(state.outbox),
         lost=runner.files - counters[Count.REFUSED] - _ended(state) - _undelivered(state.outbox),
@@ -113,11 +127,30 @@ def _row(document: str, runner: Runner, service: Emulator) -> Row:
     )
 
 
+def _agents_run(document: str, service: Emulator) -> AgentsRun:
+    """The service's ledger tells whose call was lost, and whose arrived."""
+    calls = [
+        entry for entry in service.ledger if entry.operation == Operation.UPDATE and entry.document == document
+    ]
+    own = [
+        entry for entry in calls if entry.access_key_id == ssm_agent.ACCESS_KEY_ID and entry.status != "Pending"
+    ]
+    ours = [entry for entry in calls if entry.access_key_id == ACCESS_KEY_ID]
+    return AgentsRun(
+        document,
+        lost=sum(not entry.applied for entry in own),
+        delivered=sum(entry.applied for entry in ours),
+    )
+
+
 def _missing(runner: Runner, service: Emulator, state: Snapshot) -> Iterator[str]:
     for document, newest in runner.newest.items():
         held = service.status_of(NODE, document)
         if held is None or (held.status, held.message) != (newest.status, newest.message):
             yield f"{document}: the newest result is {newest}, the service holds {held}"
+    for run in (_agents_run(document, service) for document in runner.agents):
+        if not (run.lost and run.delivered):
+            yield f"{run.document}: the SSM Agent's own report was to be lost and ours to arrive: {run}"
     counters, results = state.counters, sum(runner.results.values())
     if counters[Count.RECEIVED] != results:
         yield f"{results} results were written, the daemon received {counters[Count.RECEIVED]}"
@@ -142,4 +175,5 @@ def _left(outbox: OutboxView) -> int:
 
 
 def _is_call(entry: Entry) -> bool:
-    return entry.operation == Operation.UPDATE
+    """A call of the daemon's."""
+    return entry.operation == Operation.UPDATE and entry.access_key_id != ssm_agent.ACCESS_KEY_ID

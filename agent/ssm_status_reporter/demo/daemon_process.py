@@ -20,6 +20,8 @@ import yaml
 
 NODE: Final = "i-0123456789abcdef0"
 REGION: Final = "eu-west-1"
+ACCESS_KEY_ID: Final = "AKIADEMODEMODEMODEMO"
+"""The daemon's, by which the service's ledger tells its calls from those of others."""
 WINDOW_SECONDS: Final = 1
 RATE_PER_SECOND: Final = 20
 STOP_SECONDS_MAX: Final = 5.0
@@ -42,19 +44,23 @@ class Premises:
         self.configuration = directory / "config.yaml"
         self.results = directory / "results"
         self.rejected = self.results / "rejected"
+        self.ssm_agent = directory / "ssm"
         self.outbox = directory / "outbox.db"
         self.log = directory / "daemon.log"
         self.ledger = directory / "ledger.jsonl"
 
     def furnish(self, endpoint_url: str) -> None:
-        """Make the results directory and write the configuration: the defaults, with shorter waits."""
+        """Make the results directory and write the configuration: the defaults, with shorter waits.
+
+        There is no SSM Agent yet: its directory appears when the story gets to it.
+        """
         self.results.mkdir()
         document = {
             "node": {"instance_id": NODE, "region": REGION},
             "aws": {"endpoint_url": endpoint_url},
             "sources": {
                 "results_directory": {"path": str(self.results)},
-                "ssm_agent": {"enabled": False},
+                "ssm_agent": {"path": str(self.ssm_agent)},
             },
             "debounce": {"window": f"{WINDOW_SECONDS}s"},
             "delivery": {
@@ -158,7 +164,7 @@ async def _kill(process: Process) -> None:
 
 def _environment(premises: Premises) -> dict[str, str]:
     own = {
-        "AWS_ACCESS_KEY_ID": "AKIADEMODEMODEMODEMO",
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
         "AWS_SECRET_ACCESS_KEY": "made-up",
         "AWS_EC2_METADATA_DISABLED": "true",
         "HOME": str(premises.directory),

@@ -16,21 +16,25 @@ from typing import Final
 
 import msgspec
 
+from ssm_status_reporter.demo import ssm_agent
 from ssm_status_reporter.demo.daemon_process import WINDOW_SECONDS
 from ssm_status_reporter.domain.observation import Finding
+from ssm_status_reporter.emulator.faults import Kind
 from ssm_status_reporter.emulator.ledger import Entry
+from ssm_status_reporter.sources.agent_run import SOURCE
 from ssm_status_reporter.ssm.codes import Operation
 
 NOTICEABLE_SECONDS: Final = 0.05
 """What waits no longer than this goes out at once, to a reader."""
 OUTAGE: Final = "outage"
-"""The service's record of a request that met the outage."""
+"""The service's record of a request that met the outage. Whoever met it, or a reset, tells of it."""
 
 
 class Actor(StrEnum):
     """Who does something."""
 
     RUNNER = "runner"
+    AGENT = "agent"
     DAEMON = "daemon"
     SERVICE = "service"
     OPERATOR = "operator"
@@ -40,6 +44,7 @@ class Said(StrEnum):
     """What the daemon's log calls the events that are told."""
 
     READY = "ready"
+    WATCHING = "watching the SSM Agent's runs"
     RECEIVED = "received"
     REFUSED = "result refused"
     ASKED = "asked the service what it holds"
@@ -79,6 +84,7 @@ class Logged(msgspec.Struct, frozen=True):
     event: str
     level: str = "info"
     document: str = ""
+    source: str = ""
     finding: str | None = None
     answer: str | None = None
     code: str = ""
@@ -118,14 +124,20 @@ _REFUSED_FOR_GOOD: Final = "InvalidDocument"
 
 
 class Narrator:
-    """Puts events into lines; remembers which reasons were given."""
+    """Puts events into lines; remembers which reasons were given, and whose runs the SSM Agent reports too."""
 
     def __init__(self) -> None:
         self._given: set[str] = set()
+        self._agents: set[str] = set()
 
     def logged(self, said: Logged, reception: Reception) -> Line | None:
         """The line for what the daemon logged; None when there is nothing to tell."""
-        if said.event in set(Said):
+        if said.source == SOURCE:
+            self._agents.add(said.document)
+        agents = _of_agents_run(said) if said.document in self._agents else None
+        if agents is not None:
+            line: Line | None = agents
+        elif said.event in set(Said):
             line = _of_event(said, reception)
         elif said.level in {"warning", "error"}:
             line = Line(Actor.DAEMON, said.event, ": ".join(filter(None, (said.code, said.error))), Tone.TROUBLE)
@@ -136,10 +148,12 @@ class Narrator:
     def recorded(self, entry: Entry) -> Line | None:
         """The line for what the service recorded; None when the daemon's log tells it."""
         document = entry.document or ""
-        if entry.operation != Operation.UPDATE or entry.answer == OUTAGE:
+        if entry.operation != Operation.UPDATE or entry.answer in {OUTAGE, Kind.RESET}:
             return None
         if entry.answer == "ok":
             why = "the API's word for InProgress" if entry.status == "Pending" else ""
+            if entry.access_key_id == ssm_agent.ACCESS_KEY_ID:
+                why = "the SSM Agent's own report"
             return self._once(Line(Actor.SERVICE, f"holds {entry.status} now", why, Tone.ARRIVED, document))
         why = _TROUBLES.get(entry.answer, "")
         return self._once(Line(Actor.SERVICE, f"answers {entry.answer}", why, Tone.TROUBLE, document))
@@ -155,6 +169,8 @@ def _of_event(said: Logged, reception: Reception) -> Line | None:  # noqa: C901,
     match said.event:
         case Said.READY:
             return Line(Actor.DAEMON, "is ready, and watches the results directory")
+        case Said.WATCHING:
+            return Line(Actor.DAEMON, "sees an SSM Agent, and watches its runs", "where there is one, it is found")
         case Said.RECEIVED:
             return _received(said, reception)
         case Said.REFUSED:
@@ -196,6 +212,19 @@ def _of_event(said: Logged, reception: Reception) -> Line | None:  # noqa: C901,
                 f"hint: {said.hint}",
                 Tone.TROUBLE,
             )
+        case _:
+            return None
+
+
+def _of_agents_run(said: Logged) -> Line | None:
+    """What is told otherwise, or for another reason, where the SSM Agent reports the same run itself."""
+    match said.event:
+        case Said.RECEIVED if said.finding == Finding.NEWS:
+            why = "it held the file open: the path is gone"
+            return Line(Actor.DAEMON, "news: has read the end of the run", why)
+        case Said.ASKED if said.answer == "Held":
+            why = "the agent reports its runs too: ours comes second"
+            return Line(Actor.DAEMON, "asks first: the service holds the old status", why)
         case _:
             return None
 

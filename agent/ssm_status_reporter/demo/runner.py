@@ -26,16 +26,18 @@ class Expected:
 
 
 class Runner:
-    """Writes results, and remembers what is to become of them."""
+    """Writes results, and remembers what is to become of all that are handed in."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.files = 0
-        """Files written, those that are no results included."""
+        """Files handed in, those that are no results included."""
         self.results: dict[str, int] = {}
         """How many results, by document."""
         self.newest: dict[str, Expected] = {}
         """The newest result by document, as the API words it."""
+        self.agents: list[str] = []
+        """The documents whose results are runs of the SSM Agent."""
 
     def write(self, result: ResultFile) -> None:
         """Write a result. One that brings a date of its own is a late one, never the newest."""
@@ -44,6 +46,13 @@ class Runner:
             self.newest[result.document] = Expected(RUN_STATUSES[result.status], message)
         self.results[result.document] = self.results.get(result.document, 0) + 1
         self._write(result)
+
+    def expect_of_agent(self, document: str, newest: Expected) -> None:
+        """The SSM Agent ends a run, whose state file is one result."""
+        self.agents.append(document)
+        self.newest[document] = newest
+        self.results[document] = self.results.get(document, 0) + 1
+        self.files += 1
 
     def write_wrongly(self, result: ResultFile) -> str:
         """Write what is no result; returns the file's name."""

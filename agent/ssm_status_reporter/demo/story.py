@@ -18,9 +18,11 @@ import msgspec
 from ssm_status_reporter.demo.account import Account, account
 from ssm_status_reporter.demo.daemon_process import DemoFailedError, run_command
 from ssm_status_reporter.demo.narration import Actor, Line, Said, Tone
-from ssm_status_reporter.demo.runner import ResultFile, late
+from ssm_status_reporter.demo.runner import Expected, ResultFile, late
+from ssm_status_reporter.demo.ssm_agent import DOCUMENT as BACKUP
+from ssm_status_reporter.demo.ssm_agent import MESSAGE, TRIES
 from ssm_status_reporter.demo.stage import STORY_SECONDS_MAX, Audience, Stage, staged
-from ssm_status_reporter.emulator.faults import FaultPlan, Invalid, Outage, Rule
+from ssm_status_reporter.emulator.faults import FaultPlan, Invalid, Kind, Outage, Rule
 from ssm_status_reporter.outbox.snapshot import Snapshot
 from ssm_status_reporter.ssm.codes import Operation
 
@@ -36,6 +38,10 @@ HEALTHY: Final = FaultPlan()
 BUSY_ONCE: Final = FaultPlan(rules=(Rule(operation=Operation.UPDATE, errors=("TooManyUpdates",)),))
 THROTTLING_TWICE: Final = FaultPlan(rules=(Rule(operation=Operation.UPDATE, errors=("ThrottlingException",) * 2),))
 OUT: Final = FaultPlan(outages=(Outage(after="0s", lasting="1h"),))
+AGENT_CUT_OFF: Final = FaultPlan(
+    rules=(Rule(operation=Operation.UPDATE, document=BACKUP, errors=(Kind.RESET.value,) * TRIES),)
+)
+"""As many calls as the SSM Agent makes for the end of a run come to nothing; the next one is the daemon's."""
 DRAFT_UNKNOWN: Final = FaultPlan(documents=Invalid(invalid=(DRAFT,)))
 
 PROBES_MIN: Final = 2
@@ -149,6 +155,36 @@ async def refused_document(stage: Stage) -> None:
     await stage.arrived()
 
 
+async def agents_own_report(stage: Stage) -> None:
+    """The SSM Agent runs an association; its own report of the end is lost."""
+    stage.heading("The SSM Agent's own report is lost")
+    agent = stage.agent
+    agent.install()
+    await stage.until("the daemon to watch the SSM Agent", lambda: stage.heard[Said.WATCHING] > 0)
+    agent.begin(stage.utc)
+    stage.tell(Line(Actor.AGENT, "begins a run: its state file appears", document=BACKUP))
+    await stage.until("the daemon to open the run's state file", lambda: agent.is_held_by(stage.daemon.pid))
+    agent.go_on()
+    if not await agent.report("Pending", f"{BACKUP}: InProgress", stage.utc):
+        raise DemoFailedError("the service did not take what the SSM Agent of the demo reported")
+    await stage.told()
+    stage.service.faults = AGENT_CUT_OFF
+    ended = stage.utc
+    tried = [await agent.report("Failed", MESSAGE, ended) for _ in range(TRIES)]
+    if any(tried):
+        raise DemoFailedError("the service took a report that was to be lost")
+    await stage.told()
+    what = f"the run fails, its {TRIES} calls to report it are lost"
+    stage.tell(Line(Actor.AGENT, what, "it drops the status for good", Tone.TROUBLE, BACKUP))
+    stage.runner.expect_of_agent(BACKUP, Expected("Failed", MESSAGE))
+    gone_ms = agent.end(ended)
+    stage.tell(Line(Actor.AGENT, f"writes the end, removes the file {gone_ms:.2f} ms later", document=BACKUP))
+    await stage.taken()
+    await stage.arrived()
+    why = "the agent's own report was lost, the service would show Pending"
+    stage.tell(Line(Actor.DAEMON, "delivered in the SSM Agent's place", why, Tone.ARRIVED, BACKUP))
+
+
 SCENES: Final[tuple[Callable[[Stage], Awaitable[None]], ...]] = (
     start,
     news_and_repetition,
@@ -158,6 +194,7 @@ SCENES: Final[tuple[Callable[[Stage], Awaitable[None]], ...]] = (
     outage,
     refused_file,
     refused_document,
+    agents_own_report,
 )
 
 

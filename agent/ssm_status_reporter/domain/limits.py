@@ -69,6 +69,8 @@ FILES_PER_TURN_MAX: Final = 64
 SPOOL_RETRY_MS_MIN: Final = 1000
 SPOOL_RETRY_MS_MAX: Final = 60 * 1000
 """What the file system refuses, and no event will tell the end of, is tried again within this range, doubling."""
+SPOOL_STOP_SECONDS_MAX: Final = 2.0
+"""Commits under way get so long at SIGTERM; what takes longer is met again at the next start."""
 
 # The instance metadata service.
 METADATA_TIMEOUT_MS: Final = 2000
@@ -102,3 +104,19 @@ AGENT_RESULTS_WAITING_MAX: Final = 1024
 """Results of the agent's runs that wait for the outbox; beyond it the oldest goes."""
 AGENT_STOP_SECONDS_MAX: Final = 2.0
 """Results at hand get so long to be committed at SIGTERM: their files may be gone."""
+
+# Metrics.
+METRICS_TEXTFILE_SECONDS: Final = 15
+"""How often the file for node_exporter is written: the interval that Prometheus scrapes at, as a rule."""
+METRICS_RETRY_SECONDS: Final = 60
+"""How often an address to serve metrics at is tried again."""
+HEALTH_MS_MIN: Final = 10 * 1000
+"""A loop that got no further for so long, with something to do, is unhealthy: the outbox tries again every second."""
+
+# The preflight.
+CLOCK_SKEW_MS_ADVISED: Final = 60 * 1000
+"""Clocks further apart than this are amiss; the service tolerates 5 minutes."""
+CREDENTIALS_LEFT_MS_ADVISED: Final = 60 * 1000
+"""Keys that end sooner than this were not renewed in time: what renews them does so 5 minutes ahead at the latest."""
+DISK_FREE_BYTES_ADVISED: Final = 64 * 1024 * 1024
+"""Less room than this on the outbox's disk is amiss: results would soon not be acknowledged any more."""

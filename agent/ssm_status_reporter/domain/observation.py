@@ -6,7 +6,8 @@ Rules (numbers as in ARCHITECTURE.md):
   4. News is scheduled by the debounce.
   5. What was observed before the latest observation known is stale. At equal times the later arrival wins.
      A date in the future, stored here, is no evidence; one too far ahead that comes in is taken as now.
-  8. What the service said it does not serve is no result of ours, for as long as its word is believed.
+  8. What a second writer reports too is never unchanged by what we know: it has written since. What the service said
+     it does not serve is no result of ours, for as long as its word is believed.
 """
 
 from enum import StrEnum
@@ -18,7 +19,7 @@ from ssm_status_reporter.domain.debounce import schedule
 from ssm_status_reporter.domain.entry import Cause, Count, Counts, Dead, Entry, Pending, Policy, Step
 from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
 from ssm_status_reporter.domain.report import Report
-from ssm_status_reporter.domain.result import Result, Served
+from ssm_status_reporter.domain.result import Result, Served, Writer
 from ssm_status_reporter.domain.time import Now, brought_back
 
 
@@ -47,7 +48,7 @@ def observed(entry: Entry, result: Result, now: Now, policy: Policy) -> Observed
     if _is_stale(entry, report, now):
         return Observed(entry, Finding.STALE, ((Count.RECEIVED, 1), (Count.SUPPRESSED_STALE, 1)))
     entry = replace(entry, latest_ms=report.observed_at_ms)
-    unchanged = _if_unchanged(entry, result.served, report, now, policy)
+    unchanged = _if_unchanged(entry, result, report, now, policy)
     if unchanged is not None:
         return unchanged
     return _news(entry, result, report, now, policy)
@@ -65,18 +66,21 @@ def _is_stale(entry: Entry, report: Report, now: Now) -> bool:
     return report.observed_at_ms < entry.latest_ms
 
 
-def _if_unchanged(entry: Entry, served: Served, report: Report, now: Now, policy: Policy) -> Observed | None:
+def _if_unchanged(entry: Entry, result: Result, report: Report, now: Now, policy: Policy) -> Observed | None:
     counts: Counts = ((Count.RECEIVED, 1), (Count.SUPPRESSED_UNCHANGED, 1))
     pending = entry.pending
     if pending is not None and pending.report.same_as(report, policy.comparison):
         # The newer date goes along: it is what tells ours from another writer's. So does the word of whoever says
         # that the association is one of ours.
-        known = served if served is Served.SUPPOSED else pending.served
-        later = replace(entry, pending=replace(pending, report=report, served=known))
+        known = result.served if result.served is Served.SUPPOSED else pending.served
+        writer = _writer(pending, result)
+        later = replace(entry, pending=replace(pending, report=report, served=known, writer=writer))
         return Observed(later, Finding.UNCHANGED, counts)
     if pending is None and entry.dead is not None and _still_dead(entry.dead, report, now, policy):
         return Observed(entry, Finding.UNCHANGED, counts)
     acknowledged = entry.acknowledged
+    if _writer(pending, result) is Writer.SECOND:
+        return None
     if entry.unsure or acknowledged is None or not acknowledged.report.same_as(report, policy.comparison):
         return None
     if pending is None:
@@ -86,6 +90,12 @@ def _if_unchanged(entry: Entry, served: Served, report: Report, now: Now, policy
     # A → B → A, and B never went out.
     settled = replace(entry, pending=None, version=entry.version + 1, parked_since_ms=None)
     return Observed(settled, Finding.UNCHANGED, (*counts, (Count.COALESCED, 1)))
+
+
+def _writer(pending: Pending | None, result: Result) -> Writer:
+    """Who else writes: another writer that one of the two knows of may have written, whatever the other knows."""
+    known = {result.writer} if pending is None else {result.writer, pending.writer}
+    return next(writer for writer in (Writer.SECOND, Writer.SHARED, Writer.SOLE) if writer in known)
 
 
 def _still_dead(dead: Dead, report: Report, now: Now, policy: Policy) -> bool:
@@ -111,7 +121,7 @@ def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy
     entry = replace(
         entry,
         version=entry.version + 1,
-        pending=Pending(report, result.source, result.writer, when.release_at_ms, result.served),
+        pending=Pending(report, result.source, _writer(replaced, result), when.release_at_ms, result.served),
         window_end_ms=when.window_end_ms,
         retry_at_ms=brought_back(entry.retry_at_ms, now, policy.deadline_ms_max),
         # A new report is given its own time to be served, but not an attempt of its own: the backoff stays.

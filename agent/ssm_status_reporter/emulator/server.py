@@ -122,7 +122,7 @@ class Emulator:
         return self._ledger.entries()
 
     async def wait_for(
-        self, enough: Callable[[Sequence[Entry]], bool], timeout_s: float = 10.0
+        self, enough: Callable[[Sequence[Entry]], bool], timeout_s: float = 60.0
     ) -> Sequence[Entry]:
         """Wait until the ledger satisfies ``enough``; raises TimeoutError."""
         async with asyncio.timeout(timeout_s):

@@ -6,8 +6,11 @@ Rules:
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from ssm_status_reporter.domain.limits import HEALTH_MS_MIN
+from ssm_status_reporter.ports import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,26 @@ class Pulse:
     def stuck_since(self, before: "Pulse") -> bool:
         """Whether it had something to do all the while and did not get on."""
         return before.busy and self.busy and self.progress == before.progress
+
+
+class Health:
+    """The loops' pulses, judged whenever somebody asks, over at least `HEALTH_MS_MIN`."""
+
+    def __init__(self, pulses: Callable[[], Mapping[str, Pulse]], clock: Clock) -> None:
+        self._pulses = pulses
+        self._clock = clock
+        self._before = pulses()
+        self._looked_at_ms = clock.now().steady_ms
+        self._stuck: tuple[str, ...] = ()
+
+    def stuck(self) -> tuple[str, ...]:
+        """The loops that had something to do since an earlier look and did not get on."""
+        now_ms = self._clock.now().steady_ms
+        if now_ms - self._looked_at_ms >= HEALTH_MS_MIN:
+            now = self._pulses()
+            self._stuck = tuple(name for name in now if now[name].stuck_since(self._before[name]))
+            self._before, self._looked_at_ms = now, now_ms
+        return self._stuck
 
 
 def watchdog_interval_seconds(environment: Mapping[str, str] = os.environ) -> float | None:

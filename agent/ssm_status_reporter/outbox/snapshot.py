@@ -8,8 +8,9 @@ Rules:
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.database import OutboxError, is_broken
 from ssm_status_reporter.outbox.lock import find_holder
+from ssm_status_reporter.outbox.tables import Tables
 
 _ENTRY: Final = msgspec.json.Decoder(Entry)
 
@@ -115,6 +117,18 @@ class Snapshot(msgspec.Struct, frozen=True):
     associations: list[AssociationView]
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many there are of what, in one moment. ``oldest_pending_ms`` is wall time."""
+
+    states: Mapping[str, int]
+    counters: Mapping[str, int]
+    dead_letters: int
+    oldest_pending_ms: int | None
+    holds: Sequence[tuple[str, str, str]]
+    """Scope, instance id, document; empty texts mean all."""
+
+
 def rfc3339(ms: int) -> str:
     """Milliseconds since 1970 as RFC 3339, UTC."""
     moment = datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
@@ -138,6 +152,21 @@ def snapshot(path: Path, now: Now) -> Snapshot:
         with closing(reader(path)) as connection:
             connection.execute("BEGIN")
             return _read(connection, daemon, now)
+
+
+def tally(path: Path) -> Tally:
+    """What is counted, without a look at each association. Raises as `snapshot`."""
+    with readable(path), closing(reader(path)) as connection:
+        connection.execute("BEGIN")
+        tables = Tables(connection)
+        holds = connection.execute("SELECT scope, instance_id, document FROM hold ORDER BY 1, 2, 3").fetchall()
+        return Tally(
+            tables.totals(),
+            _counters(tables.counters()),
+            tables.dead_letter_count(),
+            tables.oldest_pending_ms(),
+            [(str(scope), str(instance_id), str(document)) for scope, instance_id, document in holds],
+        )
 
 
 @contextmanager

@@ -184,7 +184,20 @@ class Tables:
         others = {str(state): int(count) for state, count in rows}
         return {State.ACKNOWLEDGED.value: entries - sum(others.values()), **others}
 
+    def oldest_pending_ms(self) -> int | None:
+        """When the oldest report that waits, and is not parked, was observed; wall time."""
+        row = self._execute(
+            "SELECT min(json_extract(entry, '$.pending.report.observed_at_ms')) FROM association "
+            "WHERE state IN (?, ?)",
+            (State.PENDING, State.IN_FLIGHT),
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
+
     # Counters.
+
+    def counters(self) -> dict[str, int]:
+        """Every counter that was ever counted, what this transaction counts aside."""
+        return {str(name): int(value) for name, value in self._execute("SELECT name, value FROM counter")}
 
     def count(self, counts: Counts) -> None:
         """Add to the counters; written by `flush_counts`."""
@@ -235,6 +248,10 @@ class Tables:
             (keep,),
         )
         return cursor.rowcount
+
+    def dead_letter_count(self) -> int:
+        """How many there are."""
+        return int(self._execute("SELECT count(*) FROM dead_letter").fetchone()[0])
 
     def dead_letters(self) -> list[DeadLetter]:
         """All of them, oldest first."""

@@ -79,6 +79,7 @@ class AgentReader:
         self._count_refused = count_refused
         self._held: dict[str, _Held] = {}
         self._final: dict[str, Run] = {}
+        self._gone_since_pending: dict[str, None] = {}
         self._crowded = False
         self.trouble: OSError | None = None
         """The last thing that the file system refused; for the caller to set to None before a survey."""
@@ -155,12 +156,18 @@ class AgentReader:
         except OSError as error:
             self.trouble = error
             goes_on = True
-        if not goes_on:
+        if not goes_on and name in self._held:
             self.leave(name)
+            # That it was there in between is told next, and is no news of a file that nobody opened.
+            self._gone_since_pending[name] = None
+            if len(self._gone_since_pending) > AGENT_RUNS_HELD_MAX:
+                del self._gone_since_pending[next(iter(self._gone_since_pending))]
 
     def miss(self, name: str) -> None:
-        """The file had gone before it could be opened."""
-        if is_run_name(name):
+        """The file had gone before it could be opened there."""
+        if name in self._gone_since_pending:
+            del self._gone_since_pending[name]
+        elif is_run_name(name):
             self._say_unknown(name, _UNSEEN)
 
     def survey(self, directories: Sequence[StateDirectory]) -> None:

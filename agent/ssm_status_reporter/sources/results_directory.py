@@ -55,7 +55,7 @@ class ResultsDirectory:
         self._retry_ms = SPOOL_RETRY_MS_MIN
 
     async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
-        """Watch and hand in until cancelled. What is claimed and not committed then is met at the next start."""
+        """Watch and hand in until cancelled. What is not committed soon after that is met at the next start."""
         keeps = self._settings.after_accept is AfterAccept.KEEP
         sightings = dict(await self._kept.known()) if keeps else {}
         while True:

@@ -6,6 +6,7 @@ Rules:
   * Events are drained between turns. What the kernel had to drop, a scan finds.
   * A scan goes by parts, oldest file first, so that a directory of any size takes bounded memory.
   * What the file system does not do now is said once, and tried again at growing intervals.
+  * A stop waits, within a bound, for the commits that are under way, and removes their files.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from ssm_status_reporter.domain.limits import (
     RESULTS_IN_FLIGHT_MAX,
     SPOOL_RETRY_MS_MAX,
     SPOOL_RETRY_MS_MIN,
+    SPOOL_STOP_SECONDS_MAX,
 )
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.ports import Clock, Intake
@@ -136,6 +138,25 @@ class SpoolSession:
             return []
 
     async def _commit(self, batch: list[Accepted]) -> None:
+        storing = asyncio.ensure_future(self._store(batch))
+        try:
+            await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            # What is committed is not left behind, for the next start would count it a second time.
+            done, _ = await asyncio.wait({storing}, timeout=SPOOL_STOP_SECONDS_MAX)
+            if done:
+                storing.result()
+                self._release(batch)
+            storing.cancel()
+            raise
+        self._release(batch)
+        self._in_flight -= len(batch)
+        if not self._retry_spots:
+            self._retry_ms = SPOOL_RETRY_MS_MIN
+            self._troubles_said.clear()
+        self._wake.set()
+
+    async def _store(self, batch: list[Accepted]) -> None:
         plain = [accepted.result for accepted in batch if accepted.sighting is None]
         if plain:
             await self._intake.observe(plain)
@@ -143,16 +164,13 @@ class SpoolSession:
         if sighted:
             await self._kept.observe_kept(sighted)
             self._sightings.update((sighting.name, sighting) for _, sighting in sighted)
+
+    def _release(self, batch: list[Accepted]) -> None:
         for accepted in batch:
             self._reader.release(accepted)
             log.debug(
                 "result accepted", file=printable(accepted.name), association=str(accepted.result.association)
             )
-        self._in_flight -= len(batch)
-        if not self._retry_spots:
-            self._retry_ms = SPOOL_RETRY_MS_MIN
-            self._troubles_said.clear()
-        self._wake.set()
 
     # Scanning.
 

@@ -1,0 +1,85 @@
+"""What Prometheus reads: the text, and the judgement behind /healthz."""
+
+from collections.abc import Mapping
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from domain_support import ManualClock
+from ssm_status_reporter.domain.entry import Count
+from ssm_status_reporter.domain.limits import HEALTH_MS_MIN
+from ssm_status_reporter.host.metrics import Exposition, Readings
+from ssm_status_reporter.host.watchdog import Health, Pulse
+
+NOW_MS = 1_790_000_000_000
+
+
+def readings(counters: Mapping[str, int], oldest_pending_ms: int | None = None) -> Readings:
+    return Readings(
+        version="1.2.3",
+        instance_id="i-0123456789abcdef0",
+        region="eu-west-1",
+        counters={count.value: counters.get(count.value, 0) for count in Count},
+        states={"acknowledged": 41, "pending": 1},
+        dead_letters=2,
+        oldest_pending_ms=oldest_pending_ms,
+        holds=[("credentials", "", ""), ("node", "mi-0123456789abcdef0", "")],
+        wall_ms=NOW_MS,
+    )
+
+
+def samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample, by its name and labels, as a client library reads it."""
+    families = text_string_to_metric_families(text.decode())
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_every_figure_has_its_name_and_its_labels() -> None:
+    """A scrape shows the counters of status, associations by state, dead letters, age and holds."""
+    seen = samples(Exposition().text(readings({"delivered": 7}, NOW_MS - 2500)))
+    assert seen["ssm_status_reporter_delivered_total", ()] == 7
+    assert seen["ssm_status_reporter_associations", (("state", "acknowledged"),)] == 41
+    assert seen["ssm_status_reporter_associations", (("state", "pending"),)] == 1
+    assert seen["ssm_status_reporter_dead_letters", ()] == 2
+    assert seen["ssm_status_reporter_oldest_pending_seconds", ()] == 2.5
+    everything = (("document", ""), ("instance_id", ""), ("scope", "credentials"))
+    assert seen["ssm_status_reporter_hold", everything] == 1
+    about = (("instance_id", "i-0123456789abcdef0"), ("region", "eu-west-1"), ("version", "1.2.3"))
+    assert seen["ssm_status_reporter_info", about] == 1
+    counters = {name for name, _ in seen if name.endswith("_total")}
+    assert counters == {f"ssm_status_reporter_{count.value}_total" for count in Count}
+
+
+def test_an_age_is_never_negative() -> None:
+    """A report dated ahead of a clock that was put back waits for no time at all; nor does none."""
+    for oldest_ms in (NOW_MS + 1000, None):
+        seen = samples(Exposition().text(readings({}, oldest_ms)))
+        assert seen["ssm_status_reporter_oldest_pending_seconds", ()] == 0
+
+
+def test_a_counter_does_not_go_back() -> None:
+    """An end that is taken back would look like a restart, and a rate computed from it like a flood."""
+    exposition = Exposition()
+    values = [
+        samples(exposition.text(readings({"dead": dead})))["ssm_status_reporter_dead_total", ()]
+        for dead in (4, 3, 4, 5)
+    ]
+    assert values == [4, 4, 4, 5]
+
+
+def test_a_loop_is_unhealthy_when_it_stood_still_while_it_had_something_to_do() -> None:
+    """Judged over ten seconds: busy without progress is stuck; idle is not, nor is busy with progress."""
+    clock = ManualClock(NOW_MS)
+    pulses = {"outbox": Pulse(1, busy=True), "reporter": Pulse(1, busy=False)}
+    health = Health(lambda: dict(pulses), clock)
+    clock.advance(HEALTH_MS_MIN - 1)
+    assert health.stuck() == (), "too early to tell"
+    clock.advance(1)
+    assert health.stuck() == ("outbox",)
+    pulses["outbox"] = Pulse(2, busy=True)
+    assert health.stuck() == ("outbox",), "not looked at again so soon"
+    clock.advance(HEALTH_MS_MIN)
+    assert health.stuck() == ()

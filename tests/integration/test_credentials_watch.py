@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from results_directory_support import WAIT_SECONDS_MAX, TurnedClock, unprivileged, until
-from ssm_status_reporter.domain.limits import CREDENTIALS_LOOK_MS_MAX
+from ssm_status_reporter.domain.limits import CREDENTIALS_LOOK_MS_MAX, CREDENTIALS_PAUSE_MS
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.ports import Clock
 from ssm_status_reporter.ssm.credentials_watch import CredentialsWatch
@@ -90,6 +90,22 @@ async def test_what_changed_before_it_ran_is_noticed(monkeypatch: pytest.MonkeyP
     async with watching(monkeypatch, file) as tries:
         write_keys(file, "ASIAONE")  # the task has not had its turn yet
         await tries.until(1)
+
+
+async def test_a_file_without_rest_is_tried_now_and_then(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """However often it is written, there is one try a pause, and one after the last change."""
+    file = tmp_path / "credentials"
+    clock = TurnedClock()
+    async with watching(monkeypatch, file, clock) as tries:
+        await asyncio.sleep(0)
+        for number in range(100):
+            write_keys(file, f"ASIA{number}")
+            await asyncio.sleep(0.001)
+        await tries.until(1)
+        assert tries.count == 1
+        clock.turn(CREDENTIALS_PAUSE_MS)
+        await tries.until(2)
+        assert tries.count == 2
 
 
 async def test_reading_is_no_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -310,6 +310,11 @@ def test_rotated_keys_are_seen(service: Service) -> None:
     machine.path(CREDENTIALS).write_text(KEYS.replace("AKIDEXAMPLE", "AKIDINPLACE"), "ascii")
     service.drop("rotated", document="Rotated")
     assert service.arrived("Rotated")["access_key_id"] == "AKIDINPLACE"
+    noticed = "shared credentials changed: they are tried at once"
+    machine.until(
+        lambda: any(noticed in str(entry["MESSAGE"]) for entry in machine.journal(f"_SYSTEMD_UNIT={UNIT}")),
+        "inotify tells of it through the sandbox",
+    )
     machine.write(CREDENTIALS, KEYS.replace("AKIDEXAMPLE", "AKIDREPLACED"), mode=0o600)
     service.drop("replaced", document="Replaced")
     assert service.arrived("Replaced")["access_key_id"] == "AKIDREPLACED"

@@ -87,6 +87,8 @@ METADATA_BYTES_MAX: Final = 64 * 1024
 """What is read of one answer."""
 
 # Credentials.
+CREDENTIALS_PAUSE_MS: Final = 100
+"""Between two tries of shared credentials that keep changing."""
 CREDENTIALS_LOOK_MS_MIN: Final = 1000
 CREDENTIALS_LOOK_MS_MAX: Final = 60 * 1000
 """Shared credentials that inotify cannot tell of are looked at within this range, doubling."""

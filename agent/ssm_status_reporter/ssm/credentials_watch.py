@@ -5,6 +5,7 @@ Rules:
     that is created, rewritten, renamed over or given to read, and a directory that appears, are noticed by inotify.
   * Where inotify cannot tell (a directory that may not be read, no watches left), the files are looked at now and
     then: at growing intervals, bounded.
+  * A file that is written to without end is tried now and then, not without end.
   * What they hold is not read here: a torn file changes nothing, and what completes it is another change.
 """
 
@@ -17,7 +18,11 @@ from typing import Final, NamedTuple
 import structlog
 from asyncinotify import Mask
 
-from ssm_status_reporter.domain.limits import CREDENTIALS_LOOK_MS_MAX, CREDENTIALS_LOOK_MS_MIN
+from ssm_status_reporter.domain.limits import (
+    CREDENTIALS_LOOK_MS_MAX,
+    CREDENTIALS_LOOK_MS_MIN,
+    CREDENTIALS_PAUSE_MS,
+)
 from ssm_status_reporter.path_watch import PathWatch, until_displaced
 from ssm_status_reporter.ports import Clock
 from ssm_status_reporter.ssm.credentials import configuration_file, shared_file
@@ -63,6 +68,7 @@ class CredentialsWatch:
                     self._look_ms = CREDENTIALS_LOOK_MS_MIN
                     log.info("shared credentials changed: they are tried at once", files=changed)
                     await self._changed()
+                    await self._clock.sleep_until(self._clock.now().steady_ms + CREDENTIALS_PAUSE_MS)
                 look_at_ms = None
                 if watch is None or not watch.sees_all:
                     look_at_ms = self._clock.now().steady_ms + self._look_ms

@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,7 +140,7 @@ class Daemon:
             delivery = tasks.create_task(reporter.run(), name="reporter")
             for event in watching:
                 await event.wait()
-            others.append(tasks.create_task(self._keep_status(outbox, reporter), name="status line"))
+            others.append(tasks.create_task(self._keep_status(outbox, committer, reporter), name="status line"))
             others.append(tasks.create_task(self._feed_watchdog(committer, reporter), name="watchdog"))
             self._manager.notify(READY=1)
             log.info("ready")
@@ -243,10 +243,15 @@ class Daemon:
         restart = [key for key in changed if key not in reload.TAKEN]
         log.info("reloaded", changed=list(changed), needs_restart=restart)
 
-    async def _keep_status(self, outbox: SqliteOutbox, reporter: Reporter) -> None:
-        """The service manager's status line."""
+    async def _keep_status(self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter) -> None:
+        """The service manager's status line. An outbox at rest is not counted again: its thread goes on sleeping."""
+        totals: Mapping[str, int] = {}
+        counted: int | None = None
         while True:
-            self._manager.notify(STATUS=await self._status_line(outbox, reporter))
+            if counted != committer.progress:
+                counted = committer.progress + 1  # counting is itself a batch
+                totals = await outbox.totals()
+            self._manager.notify(STATUS=self._status_line(totals, reporter))
             await asyncio.sleep(STATUS_SECONDS)
 
     async def _feed_watchdog(self, committer: Committer, reporter: Reporter) -> None:
@@ -265,8 +270,7 @@ class Daemon:
             else:
                 self._manager.notify(WATCHDOG=1)
 
-    async def _status_line(self, outbox: SqliteOutbox, reporter: Reporter) -> str:
-        totals = await outbox.totals()
+    def _status_line(self, totals: Mapping[str, int], reporter: Reporter) -> str:
         parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
         parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
         if reporter.last_delivered_ms is not None:

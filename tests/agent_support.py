@@ -1,7 +1,7 @@
 """What the SSM Agent does with its state files, replayed; and the source that watches it, started for a test.
 
 Run as a program it replays many runs, in a process of its own:
-``agent_support.py STATE_DIRECTORY RUNS SEED [DOCUMENTS RUNS_AT_ONCE RUN_SECONDS_MIN]``.
+``agent_support.py STATE_DIRECTORY RUNS SEED DOCUMENTS``.
 """
 
 import asyncio
@@ -28,11 +28,10 @@ RECORDINGS = Path(__file__).parent / "recordings" / "ssm_agent"
 NODE = "mi-0123456789abcdef0"
 TO_UNLINK_SECONDS = (80e-6, 6e-3)
 """From the final write to the unlink, at least and at most, as measured with the real agent (median 438 µs)."""
-RUN_SECONDS_MIN = 0.9
-"""A run takes that long, or up to twice as long. One that is over before the source came to open its file is lost, by
-design: so long the source may stand still."""
+RUN_SECONDS = (1.0, 2.0)
+"""Long enough for a busy machine to open the file of a run before it ends."""
 RUNS_AT_ONCE = 200
-DOCUMENTS = 40
+"""Fewer than are held open."""
 STATUSES = ("Success", "Failed", "TimedOut", "Skipped", "Cancelled")
 
 State = dict[str, Any]
@@ -135,32 +134,25 @@ def spin(seconds: float) -> None:
         pass
 
 
-def run_name(number: int, documents: int = DOCUMENTS) -> tuple[str, str, str]:
+def run_name(number: int, documents: int) -> tuple[str, str, str]:
     """Document, run id and expected status of a replayed run."""
     run_id = f"2026-11-22T13-{number // 60000 % 60:02}-{number // 1000 % 60:02}.{number % 1000:03}Z"
     return f"Replayed-{number % documents}", run_id, STATUSES[number % len(STATUSES)]
 
 
-def final_state(number: int, documents: int = DOCUMENTS) -> bytes:
+def final_state(number: int, documents: int) -> bytes:
     """What a replayed run leaves as its last state."""
     document, run_id, status = run_name(number, documents)
     return changed(FAILED, status, document, run_id, int(number % 7 == 0))
 
 
-def replay(
-    agent: ReplayedAgent,
-    runs: int,
-    chance: random.Random,
-    documents: int = DOCUMENTS,
-    at_once: int = RUNS_AT_ONCE,
-    seconds_min: float = RUN_SECONDS_MIN,
-) -> None:
+def replay(agent: ReplayedAgent, runs: int, chance: random.Random, documents: int) -> None:
     """Many runs, some with the agent restarted in between, some torn, with other documents among them."""
     due: list[tuple[float, int, Iterator[float]]] = []
     number = 0
     while due or number < runs:
-        while len(due) < at_once and number < runs:
-            steps = _steps(agent, number, chance, documents, seconds_min)
+        while len(due) < RUNS_AT_ONCE and number < runs:
+            steps = _steps(agent, number, chance, documents)
             heapq.heappush(due, (time.perf_counter(), number, steps))
             number += 1
         at, each, steps = heapq.heappop(due)
@@ -170,9 +162,7 @@ def replay(
             heapq.heappush(due, (time.perf_counter() + wait, each, steps))
 
 
-def _steps(
-    agent: ReplayedAgent, number: int, chance: random.Random, documents: int, seconds_min: float
-) -> Iterator[float]:
+def _steps(agent: ReplayedAgent, number: int, chance: random.Random, documents: int) -> Iterator[float]:
     """What happens in one run; between two steps, how long the agent waits."""
     document, run_id, _ = run_name(number, documents)
     name = f"{document}.{run_id}"
@@ -184,7 +174,7 @@ def _steps(
         agent.submit(command, content(state(SUCCESS) | {"DocumentType": "SendCommand"}))
         agent.begin(command)
         agent.remove(command)
-    yield chance.uniform(seconds_min, 2 * seconds_min)
+    yield chance.uniform(*RUN_SECONDS)
     run_count = 0
     if number % 7 == 0:
         run_count = 1
@@ -266,13 +256,6 @@ def said(events: list[Any], text: str) -> list[Any]:
 
 
 if __name__ == "__main__":
-    pace = [str(DOCUMENTS), str(RUNS_AT_ONCE), str(RUN_SECONDS_MIN)]
-    given = [*sys.argv[1:], *pace[len(sys.argv) - 4 :]]
-    replay(
-        ReplayedAgent(Path(given[0])),
-        int(given[1]),
-        random.Random(int(given[2])),  # noqa: S311 - no secret
-        int(given[3]),
-        int(given[4]),
-        float(given[5]),
-    )
+    state_directory, runs, seed, documents = sys.argv[1:]
+    chance = random.Random(int(seed))  # noqa: S311 - no secret
+    replay(ReplayedAgent(Path(state_directory)), int(runs), chance, int(documents))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator_support import WAIT_SECONDS_MAX, connect, update
+from emulator_support import WAIT_SECONDS_MAX, connect, describe, refused, update
 from ssm_status_reporter.emulator.server import Emulator
 
 
@@ -55,6 +55,29 @@ async def test_the_command_prints_its_url_serves_and_ends(tmp_path: Path, number
         hung.close()
     assert (process.returncode, output, errors) == (0, b"", b"")
     assert sorted(json.loads(line)["answer"] for line in ledger.read_text("utf-8").splitlines()) == ["hang", "ok"]
+
+
+async def test_keys_are_rotated_while_it_runs(tmp_path: Path) -> None:
+    """The old key is accepted, then, after SIGHUP, expired; a bad file changes nothing; what is held stays."""
+    faults = tmp_path / "faults.yaml"
+    faults.write_text("credentials: {accept: [AKIDOLD]}", "utf-8")
+    async with command("--faults", str(faults)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        endpoint = Emulator()
+        endpoint.url = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().rstrip("\n")
+        async with connect(endpoint, "AKIDOLD") as old, connect(endpoint, "AKIDNEW") as new:
+            await update(old)
+            assert (await refused(describe(new)))[0] == "UnrecognizedClientException"
+            faults.write_text("credentials: {accept: [AKIDOLD, AKIDNEW], expired: [AKIDOLD]}", "utf-8")
+            process.send_signal(signal.SIGHUP)
+            assert b"read again" in await asyncio.wait_for(process.stderr.readline(), 20)
+            assert (await refused(describe(old)))[0] == "ExpiredTokenException"
+            faults.write_text("credentials: {accepts: []}", "utf-8")
+            process.send_signal(signal.SIGHUP)
+            assert b"credentials.accepts: unknown key" in await asyncio.wait_for(process.stderr.readline(), 20)
+            assert b"not taken" in await asyncio.wait_for(process.stderr.readline(), 20)
+            assert (await describe(new))["AssociationDescription"]["Status"]["Name"] == "Success"
 
 
 async def test_a_port_in_use_is_an_unavailable_service() -> None:

@@ -56,6 +56,7 @@ RUN = "Fail-Doc.2026-11-22T13-23-57.041Z"
 OTHER_RUN = "Fail-Doc.2026-11-22T13-53-57.041Z"
 MARKER = "Mark-3r/of=a.secret"
 REPLAYED_RUNS = 1000
+DOCUMENTS = 40
 REPLAY_SECONDS_MAX = 240.0
 
 
@@ -123,7 +124,7 @@ async def test_a_thousand_runs_arrive_whatever_the_agent_does(
     """A thousand runs, torn writes, restarts and other documents among them: every final status arrives once."""
     async with watching(root(started), intake):
         replayer = await asyncio.create_subprocess_exec(
-            sys.executable, agent_support.__file__, str(started.directory), str(REPLAYED_RUNS), "7"
+            sys.executable, agent_support.__file__, str(started.directory), str(REPLAYED_RUNS), "7", str(DOCUMENTS)
         )
         async with asyncio.timeout(REPLAY_SECONDS_MAX):
             assert await replayer.wait() == 0
@@ -131,7 +132,7 @@ async def test_a_thousand_runs_arrive_whatever_the_agent_does(
         await until(lambda: held(started.directory) == [])
     expected = set()
     for number in range(REPLAYED_RUNS):
-        document, each, status = run_name(number)
+        document, each, status = run_name(number, DOCUMENTS)
         expected.add((document, each, status))
     assert expected == {
         (

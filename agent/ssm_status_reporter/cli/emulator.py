@@ -3,11 +3,15 @@
 import asyncio
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ssm_status_reporter.cli.exit_codes import ExitCode
 from ssm_status_reporter.emulator.faults import EXAMPLE, FaultPlan, PlanError, decode_plan
+
+if TYPE_CHECKING:
+    from ssm_status_reporter.emulator.server import Emulator
 
 _EPILOG = "\b\nA faults file, with every key:\n\n" + "\n".join(
     ["\b", *(f"  {line}" for line in EXAMPLE.splitlines())]
@@ -23,16 +27,27 @@ def emulator(host: str, port: int, faults: Path | None, ledger: Path | None) -> 
     """Answer SSM's association operations locally, as the service documents them.
 
     Prints its URL once it accepts connections; ends at SIGTERM or SIGINT. Use the URL as aws.endpoint_url,
-    or as --endpoint-url of the AWS CLI. Requests must be signed (any key), signatures are not verified.
+    or as --endpoint-url of the AWS CLI. Requests must be signed (any key that the fault plan accepts), signatures
+    are not verified.
+
+    SIGHUP reads the fault plan again, such as one by which the old access key has expired; what is held stays. A bad
+    one is told on standard error, and the old one stays in force.
 
     Exit codes: 0 ended, 69 cannot listen there or write the ledger, 78 bad faults file.
     """
-    plan = _read_plan(faults)
     try:
-        asyncio.run(_serve(plan, host, port, ledger))
+        plan = _read_plan(faults)
+    except _BadPlanError:
+        raise SystemExit(ExitCode.BAD_CONFIGURATION) from None
+    try:
+        asyncio.run(_serve(plan, faults, host, port, ledger))
     except OSError as error:
         click.echo(f"emulator: cannot start at {host} port {port}: {error}", err=True)
         raise SystemExit(ExitCode.UNAVAILABLE) from None
+
+
+class _BadPlanError(Exception):
+    """The faults file is none; its errors were told."""
 
 
 def _read_plan(path: Path | None) -> FaultPlan:
@@ -46,10 +61,20 @@ def _read_plan(path: Path | None) -> FaultPlan:
         problems = (str(error),)
     for problem in problems:
         click.echo(f"{path}: {problem}", err=True)
-    raise SystemExit(ExitCode.BAD_CONFIGURATION)
+    raise _BadPlanError
 
 
-async def _serve(plan: FaultPlan, host: str, port: int, ledger: Path | None) -> None:
+def _replan(endpoint: "Emulator", faults: Path) -> None:
+    """Put the plan in force that the file holds now."""
+    try:
+        endpoint.faults = _read_plan(faults)
+    except _BadPlanError:
+        click.echo(f"{faults}: not taken, the plan before it stays in force", err=True)
+    else:
+        click.echo(f"{faults}: read again, in force from now on", err=True)
+
+
+async def _serve(plan: FaultPlan, faults: Path | None, host: str, port: int, ledger: Path | None) -> None:
     from ssm_status_reporter.emulator.server import Emulator  # noqa: PLC0415 - aiohttp only for who serves
 
     stop = asyncio.Event()
@@ -57,5 +82,7 @@ async def _serve(plan: FaultPlan, host: str, port: int, ledger: Path | None) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Emulator(plan, ledger_path=ledger, host=host, port=port) as endpoint:
+        if faults is not None:  # without a plan to read, SIGHUP ends it as it ends others
+            loop.add_signal_handler(signal.SIGHUP, _replan, endpoint, faults)
         click.echo(endpoint.url)
         await stop.wait()

@@ -184,7 +184,7 @@ class BrokerClient(aiomqtt.Client):
                 self._loop.add_reader(stream, self._read)
                 self._loop.call_soon(self._read)  # TLS may have decrypted what no event tells of
 
-    async def while_it_reads(self, something: Coroutine[Any, Any, None]) -> None:
+    async def while_it_reads(self, something: Coroutine[Any, Any, object]) -> None:
         """Wait for something that the broker's confirmations bring about; not once nothing is read any more."""
         waits = [asyncio.ensure_future(something), asyncio.ensure_future(self._stalled.wait())]
         try:

@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -151,7 +151,7 @@ class Daemon:
             delivery = tasks.create_task(reporter.run(), name="reporter")
             for event in watching:
                 await event.wait()
-            others.append(tasks.create_task(self._keep_status(outbox, reporter), name="status line"))
+            others.append(tasks.create_task(self._keep_status(outbox, committer, reporter), name="status line"))
             others.append(tasks.create_task(self._feed_watchdog(committer, reporter), name="watchdog"))
             self._manager.notify(READY=1)
             log.info("ready")
@@ -268,10 +268,17 @@ class Daemon:
         restart = [key for key in changed if key not in reload.TAKEN]
         log.info("reloaded", changed=list(changed), needs_restart=restart)
 
-    async def _keep_status(self, outbox: SqliteOutbox, reporter: Reporter) -> None:
-        """The service manager's status line."""
+    async def _keep_status(self, outbox: SqliteOutbox, committer: Committer, reporter: Reporter) -> None:
+        """The service manager's status line. The outbox is looked into only after it was used: idle, it sleeps."""
+        totals: Mapping[str, int] = {}
+        seen, settled = -1, False
         while True:
-            self._manager.notify(STATUS=await self._status_line(outbox, reporter))
+            before = committer.progress
+            if before != seen or not settled:
+                totals = await outbox.totals()
+                settled = before == seen  # else once more: what was committed together with the look is not in it
+                seen = before + 1  # the look itself
+            self._manager.notify(STATUS=self._status_line(totals, reporter))
             await asyncio.sleep(STATUS_SECONDS)
 
     async def _feed_watchdog(self, committer: Committer, reporter: Reporter) -> None:
@@ -290,8 +297,7 @@ class Daemon:
             else:
                 self._manager.notify(WATCHDOG=1)
 
-    async def _status_line(self, outbox: SqliteOutbox, reporter: Reporter) -> str:
-        totals = await outbox.totals()
+    def _status_line(self, totals: Mapping[str, int], reporter: Reporter) -> str:
         parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
         parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
         if reporter.last_delivered_ms is not None:

@@ -122,7 +122,10 @@ async def test_a_commit_that_is_under_way_at_the_stop_is_acknowledged(
         await other.publish(result_bytes("first"))
         await intake.until(lambda: len(intake.offered) == 1)
         task.cancel()
-        await asyncio.sleep(0)
+        elsewhere = f"ssm-status/{OTHER_NODE}/reporter"
+        for turn in range(5):  # it has had time to leave without waiting for the commit
+            await other.publish(b"{}", elsewhere)
+            await other.hear(elsewhere, turn + 1)
         intake.commits.set()
     again = RecordingIntake()
     async with running(setup.source(), again):

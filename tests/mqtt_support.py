@@ -80,7 +80,8 @@ async def running(source: Mqtt, intake: RecordingIntake) -> AsyncIterator["async
         waiting.cancel()
         if task.done():
             task.result()
-        task.cancel()
+        if not task.cancelling():
+            task.cancel()
         await asyncio.gather(task, waiting, return_exceptions=True)
 
 

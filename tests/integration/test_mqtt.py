@@ -21,9 +21,12 @@ from mqtt_support import (
     Setup,
     old_broker,
     peer,
+    protocol_level,
+    read_packet,
     running,
+    scripted_broker,
 )
-from results_directory_support import RecordingIntake, result_bytes, until
+from results_directory_support import WAIT_SECONDS_MAX, RecordingIntake, result_bytes, until
 from ssm_status_reporter.config import Tls
 from ssm_status_reporter.domain.announcement import Announcement, Ending
 from ssm_status_reporter.domain.association import Association
@@ -108,6 +111,77 @@ async def test_a_message_is_acknowledged_only_after_the_commit(
             await other.publish(result_bytes("third"))
             await third.until(lambda: len(third.results) == 1)
             assert third.messages() == ["third"]
+
+
+async def test_a_commit_that_is_under_way_at_the_stop_is_acknowledged(
+    setup: Setup, intake: RecordingIntake, other: Peer
+) -> None:
+    """What is committed while the daemon stops does not come again at its next start."""
+    intake.commits.clear()
+    async with running(setup.source(), intake) as task:
+        await other.publish(result_bytes("first"))
+        await intake.until(lambda: len(intake.offered) == 1)
+        task.cancel()
+        elsewhere = f"ssm-status/{OTHER_NODE}/reporter"
+        for turn in range(5):  # it has had time to leave without waiting for the commit
+            await other.publish(b"{}", elsewhere)
+            await other.hear(elsewhere, turn + 1)
+        intake.commits.set()
+    again = RecordingIntake()
+    async with running(setup.source(), again):
+        await other.publish(result_bytes("second"))
+        await again.until(lambda: again.messages() == ["second"])
+
+
+async def test_what_arrives_after_the_stop_was_asked_for_is_left_to_the_broker(
+    setup: Setup, intake: RecordingIntake, other: Peer
+) -> None:
+    """While the last calls end, outcomes are still told, and nothing new is taken."""
+    source = setup.source()
+    async with running(source, intake):
+        source.take_nothing_new()
+        await other.publish(result_bytes("late"))
+        source.announce(announced(1))
+        await other.hear(OUTCOMES)
+    assert intake.offered == []
+    again = RecordingIntake()
+    async with running(setup.source(), again):
+        await again.until(lambda: again.messages() == ["late"])
+
+
+async def test_publications_that_end_the_connection_are_dropped(intake: RecordingIntake, tmp_path: Path) -> None:
+    """A broker that ends the connection for a forbidden topic does not keep the daemon from results for ever."""
+    levels: list[int] = []
+    told: list[bytes] = []
+    more = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        levels.append(protocol_level((await read_packet(reader))[1]))
+        writer.write(b"\x20\x03\0\0\0")
+        while True:
+            first, rest = await read_packet(reader)
+            match first >> 4:
+                case 8:
+                    writer.write(b"\x90\x04" + rest[:2] + b"\0\x01")
+                case 3 if b"/outcomes" in rest:
+                    told.append(rest)
+                    return
+                case 3:
+                    size = int.from_bytes(rest[:2])
+                    writer.write(b"\x40\x02" + rest[2 + size : 4 + size])
+            if len(levels) == 3:
+                more.set()
+
+    async with scripted_broker(talk) as port:
+        source = Setup(port, tmp_path).source()
+        source.announce(announced(1))
+        with capture_logs() as logs:
+            async with running(source, intake):
+                await asyncio.wait_for(more.wait(), WAIT_SECONDS_MAX)
+                await until(lambda: len([each for each in logs if "connected to" in each["event"]]) == 3)
+    assert len(told) == 2
+    (said,) = [entry for entry in logs if "dropped" in entry["event"]]
+    assert said["topics"] == [OUTCOMES]
 
 
 async def test_a_redelivery_with_a_date_keeps_its_place(

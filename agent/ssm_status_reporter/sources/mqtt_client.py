@@ -158,7 +158,7 @@ class BrokerClient(aiomqtt.Client):
             wanted: dict[str, Any] = {"options": options} if self._modern else {"qos": _QOS}
             codes = await self._unless_ended(self.subscribe(subscription, **wanted))
         except aiomqtt.MqttError as error:
-            raise BrokerError(of_silence("the subscription")) from error
+            raise self._unanswered("the subscription") from error
         code = codes[0]
         if isinstance(code, ReasonCode) and code.is_failure:
             raise BrokerError(of_subscription(code, subscription))
@@ -184,7 +184,7 @@ class BrokerClient(aiomqtt.Client):
                 self._loop.add_reader(stream, self._read)
                 self._loop.call_soon(self._read)  # TLS may have decrypted what no event tells of
 
-    async def while_it_reads(self, something: Coroutine[Any, Any, None]) -> None:
+    async def while_it_reads(self, something: Coroutine[Any, Any, object]) -> None:
         """Wait for something that the broker's confirmations bring about; not once nothing is read any more."""
         waits = [asyncio.ensure_future(something), asyncio.ensure_future(self._stalled.wait())]
         try:
@@ -202,7 +202,10 @@ class BrokerClient(aiomqtt.Client):
         try:
             await self._unless_ended(asyncio.gather(*publications))
         except aiomqtt.MqttError as error:
-            raise BrokerError(of_silence("a publication")) from error
+            raise self._unanswered("a publication") from error
+
+    def _unanswered(self, about: str) -> BrokerError:
+        return BrokerError(self.ended.result() if self.ended.done() else of_silence(about))
 
     async def _unless_ended(self, answer: Any) -> Any:
         """The answer. Raises `BrokerError` if the connection ends before, and `aiomqtt.MqttError`."""

@@ -174,11 +174,13 @@ class Session:
         """
         # Not asyncio.timeout: in a task that was cancelled before, it raises CancelledError up to Python 3.11.2.
         leaving = asyncio.ensure_future(self._leave())
-        done, _ = await asyncio.wait({leaving}, timeout=MQTT_FAREWELL_SECONDS_MAX)
-        if not done:
+        try:
+            await asyncio.wait({leaving}, timeout=MQTT_FAREWELL_SECONDS_MAX)
+        finally:
             leaving.cancel()
-            await asyncio.wait({leaving})
-        error = BrokerError(Trouble("too slow")) if leaving.cancelled() else leaving.exception()
+            (error,) = await asyncio.gather(leaving, return_exceptions=True)
+        if isinstance(error, asyncio.CancelledError):
+            error = BrokerError(Trouble("too slow"))
         if isinstance(error, BrokerError):
             log.info("the broker was not told of the stop: it finds out by itself", reason=error.trouble.reason)
         elif error is not None:

@@ -104,6 +104,9 @@ class SqliteOutbox:
         self.policy = policy
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
+        self._facts: dict[str, str] = {}
+        committer.adopt = self._adopt
+        committer.on_adopted = self._adopted
 
     # Sources hand in.
 
@@ -223,7 +226,8 @@ class SqliteOutbox:
         return await self._committer.submit(lambda tables: tables.totals(), Durability.PROCESS_DEATH)
 
     async def put_fact(self, name: str, value: str) -> None:
-        """Remember what ``status`` is to show."""
+        """Remember what ``status`` is to show, in whatever file is the outbox's."""
+        self._facts[name] = value
         await self._committer.submit(lambda tables: tables.put_fact(name, value))
 
     async def fact(self, name: str) -> str | None:
@@ -337,6 +341,15 @@ class SqliteOutbox:
             waiting += result.entry.pending is not None
         self._plan_reconciliation(tables, now.steady_ms)
         return waiting
+
+    def _adopt(self, tables: Tables) -> None:
+        """Another file is the outbox's now: what another process left in it is settled as at a start."""
+        self._recover(tables)
+        for name, value in self._facts.items():
+            tables.put_fact(name, value)
+
+    def _adopted(self) -> None:
+        self.on_news()
 
     async def replan(self, reconciliation: Reconciliation) -> None:
         """Reconcile by a changed configuration from now on; what was planned further ahead comes earlier."""

@@ -30,7 +30,7 @@ from ssm_status_reporter.host.identity import Identity, find_identity
 from ssm_status_reporter.host.systemd import ServiceManager
 from ssm_status_reporter.host.watchdog import Pulse, watchdog_interval_seconds
 from ssm_status_reporter.outbox.commit import Committer
-from ssm_status_reporter.outbox.database import DIRECTORY_MODE, migrations
+from ssm_status_reporter.outbox.database import migrations
 from ssm_status_reporter.outbox.letters import wake_path
 from ssm_status_reporter.outbox.lock import Holder, Lock
 from ssm_status_reporter.outbox.snapshot import NodeView
@@ -95,7 +95,6 @@ class Daemon:
         node = configuration.node
         identity = find_identity(node.instance_id, node.region, configuration.sources.ssm_agent.path)
         path = configuration.outbox.path
-        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         stack.enter_context(Lock(path, Holder(os.getpid(), self._clock.now().wall_ms)))
         committer = Committer(path, migrations(), self._timestamp)
         outbox = SqliteOutbox(

@@ -7,6 +7,7 @@ Rules:
   * The shape is the contract's, to the letter; the structs here are that shape.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -145,9 +146,11 @@ def readable(path: Path) -> Iterator[None]:
     """Says of what cannot be read why, and who can: `OutboxError`."""
     try:
         yield
-    except (PermissionError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         remedy = "run as root or as a member of the group ssm-status-reporter"
+        if isinstance(error, NotADirectoryError) or os.path.isdir(path):  # noqa: PTH112 (Path.is_dir may raise)
+            remedy = "outbox.path must name a file in a directory"
         if isinstance(error, sqlite3.Error) and is_broken(error):
             remedy = "it is damaged: a daemon that starts sets it aside and goes on with a new one"
         raise OutboxError(f"{path}: cannot be read ({reason}): {remedy}") from error

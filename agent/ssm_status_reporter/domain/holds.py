@@ -5,7 +5,8 @@ at a time goes out with backoff until an answer shows the scope to be in order a
 
 Rules:
   * Credentials, clock, endpoint, and a permission denied to several distinct associations in a row shut
-    everything. An invalid node shuts that node; a permission denied shuts that association.
+    everything. An invalid node shuts that node; a permission denied shuts that association, and its being denied
+    again tells nothing of the others: once an update was permitted, what is known to be denied shuts nothing else.
   * The endpoint is shut after several failures in a row. Failures that may be one association's own count
     only when several associations share them; failing to connect is nobody's own.
   * Any answer that shows a scope to be in order opens it (`_proven_by`), not success alone: a probe that fails
@@ -212,7 +213,8 @@ class HoldBoard:
             self._failures_in_a_row = 0
             self._failing.clear()
         if isinstance(outcome, Withheld) and outcome.scope is Scope.PERMISSION:
-            if len(self._denied) < PERMISSION_DENIALS_IN_A_ROW:
+            known = (Scope.PERMISSION, association) in self._holds
+            if not known and len(self._denied) < PERMISSION_DENIALS_IN_A_ROW:
                 self._denied.add(association)
         elif isinstance(outcome, Delivered | Unchanged):
             self._denied.clear()

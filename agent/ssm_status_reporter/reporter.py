@@ -252,7 +252,7 @@ class Reporter:
                 answer = self._board.for_the_report(claim.association, answer)
                 settlement = await self._outbox.answer(claim, answer)
         now_ms = self._clock.now().steady_ms
-        say_answer(claim, answer, settlement.entry, settlement.dead_letter_id, now_ms)
+        say_answer(claim, answer, settlement, now_ms)
         return settlement
 
     async def _send(self, claim: Claim) -> Settlement:

@@ -115,13 +115,20 @@ class Remaining:
 
 
 @dataclass(frozen=True, slots=True)
+class Turned:
+    """A probe found a scope still shut, for another reason than before."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """A scope is in order again."""
 
     hold: Hold
 
 
-Change = Shutting | Remaining | Opening
+Change = Shutting | Remaining | Turned | Opening
 
 EVERYTHING: Final = Everything()
 _Key = tuple[Scope, Subject]
@@ -189,7 +196,9 @@ class HoldBoard:
             next_probe_ms=now.steady_ms + self.backoff.delay_ms(failures, chance, retry_after_ms),
         )
         self._holds[key] = hold
-        return (*openings, Shutting(hold) if standing is None else Remaining(hold))
+        if standing is None:
+            return (*openings, Shutting(hold))
+        return (*openings, Remaining(hold) if standing.problem.code == problem.code else Turned(hold))
 
     def for_the_report(self, association: Association, failure: Failure) -> Failure:
         """The failure as it concerns the report: what a shut scope answers is charged to nothing."""

@@ -19,7 +19,7 @@ from msgspec import structs
 from ssm_status_reporter.domain.answer import answered, learnt
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.claim import claimed, questioned
-from ssm_status_reporter.domain.entry import Claim, Count, Entry, Policy, Settled
+from ssm_status_reporter.domain.entry import Claim, Count, Counts, Entry, Policy, Settled
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening
 from ssm_status_reporter.domain.holds import Change as HoldChange
 from ssm_status_reporter.domain.limits import CLAIM_SCAN_ROWS_MAX
@@ -77,10 +77,11 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of a claim: the entry now, what the slot goes on with, and the dead letter's id if any."""
+    """What became of a claim: the entry now, what the slot goes on with, ends, and the dead letter's id if any."""
 
     entry: Entry
     then: Claim | None
+    counts: Counts
     dead_letter_id: int | None = None
 
 
@@ -315,7 +316,7 @@ class SqliteOutbox:
                     kept=self.dead_letters_max,
                     hint="look at `dead-letters list`; outbox.max_dead_letters sets how many are kept",
                 )
-        return Settlement(result.entry, result.then, letter_id)
+        return Settlement(result.entry, result.then, result.counts, letter_id)
 
     def _make_due(self, tables: Tables, associations: Collection[Association]) -> None:
         now_ms = self._clock.now().steady_ms

@@ -79,6 +79,7 @@ def _if_unchanged(entry: Entry, served: Served, report: Report, now: Now, policy
     acknowledged = entry.acknowledged
     if entry.unsure or acknowledged is None or not acknowledged.report.same_as(report, policy.comparison):
         return None
+    entry = replace(entry, acknowledged=acknowledged.seen(report.observed_at_ms))
     if pending is None:
         return Observed(replace(entry, dead=None), Finding.UNCHANGED, counts)
     if pending.tried or (entry.flight is not None and entry.flight.step is Step.SEND):

@@ -555,6 +555,24 @@ async def test_a_hold_is_probed_although_no_report_waits(path: Path) -> None:
         assert list(sim.reporter.holds) == []
 
 
+async def test_a_shut_node_is_asked_by_one_probe_at_a_time_and_compared_when_it_is_back(path: Path) -> None:
+    """A gateway does not ask for every document of a node that is gone, nor forget to when it is back (rule 10)."""
+    clock = ManualClock()
+    await at_rest(path, clock)
+    async with simulation(path, clock=clock, plan=Reconciliation(6 * HOUR, on_start=True)) as sim:
+        sim.service.holds = {each: report("Success") for each in DOCUMENTS}
+        sim.service.script = lambda _: Withheld(Scope.NODE, PROBLEM)
+        await sim.run_for(HOUR)
+        assert 10 <= len(sim.service.questions) <= 60
+        assert [hold.scope for hold in sim.reporter.holds] == [Scope.NODE]
+        before = len(sim.service.questions)
+        sim.service.script = lambda _: None
+        await sim.run_for(15 * MINUTE)
+        assert list(sim.reporter.holds) == []
+        assert {call.association for call in sim.service.questions[before:]} == set(DOCUMENTS)
+        assert sim.service.updates == []
+
+
 # Stopping.
 
 

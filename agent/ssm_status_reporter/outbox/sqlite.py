@@ -175,10 +175,13 @@ class SqliteOutbox:
         """Take one due report, the one that was the probe longest ago; a question while no report is due."""
         return await self._committer.submit(self._claim_probe, Durability.PROCESS_DEATH)
 
-    async def claim_questions(self, slots: int) -> Claims:
-        """Take up to ``slots`` entries at rest that are to be compared with the service."""
+    async def claim_questions(self, slots: int, shut_until_ms: Mapping[str, int]) -> Claims:
+        """Take up to ``slots`` entries at rest that are to be compared with the service: none of a node that is shut.
+
+        Those are put off until then (steady), when one of them may be the probe.
+        """
         return await self._committer.submit(
-            lambda tables: self._claim_questions(tables, slots), Durability.PROCESS_DEATH
+            lambda tables: self._claim_questions(tables, slots, shut_until_ms), Durability.PROCESS_DEATH
         )
 
     async def answer(self, claim: Claim, answer: Answer) -> Settlement:
@@ -268,14 +271,20 @@ class SqliteOutbox:
             return Claims((self._take(tables, claimed(entry, now, self.policy)),), tables.next_due_ms())
         if not self.reconciliation.is_on:
             return Claims((), tables.next_due_ms())
-        questions = self._claim_questions(tables, 1)
+        questions = self._claim_questions(tables, 1, {})
         upcoming = [ms for ms in (tables.next_due_ms(), questions.next_due_ms) if ms is not None]
         return Claims(questions.claims, min(upcoming, default=None))
 
-    def _claim_questions(self, tables: Tables, slots: int) -> Claims:
+    def _claim_questions(self, tables: Tables, slots: int, shut_until_ms: Mapping[str, int]) -> Claims:
         now = self._clock.now()
-        claims = []
-        for entry in tables.to_reconcile(now.steady_ms, slots):
+        claims: list[Claim] = []
+        for entry in tables.to_reconcile(now.steady_ms, CLAIM_SCAN_ROWS_MAX if shut_until_ms else slots):
+            if len(claims) == slots:
+                break
+            until_ms = shut_until_ms.get(entry.association.instance_id)
+            if until_ms is not None:
+                tables.reconcile_again(entry.association, until_ms)
+                continue
             taken = questioned(entry)
             if taken is not None:
                 claims.append(self._take(tables, taken))
@@ -395,7 +404,7 @@ def _show_holds(tables: Tables, changes: Sequence[HoldChange]) -> None:
 def _may_pass(answer: Answer) -> bool:
     """Whether it is worth asking again before the next reconciliation: nothing was answered about this association."""
     if isinstance(answer, Withheld):
-        return answer.scope in (Scope.ENDPOINT, Scope.CREDENTIALS, Scope.CLOCK)
+        return answer.scope is not Scope.PERMISSION
     return isinstance(answer, Busy | Throttled | Unreachable | Unavailable)
 
 

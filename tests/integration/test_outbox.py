@@ -20,6 +20,7 @@ import structlog
 
 from domain_support import (
     NODE,
+    OTHER_NODE,
     PROBLEM,
     START_MS,
     WEB,
@@ -33,7 +34,8 @@ from domain_support import (
 )
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, State
-from ssm_status_reporter.domain.outcome import Delivered, Refused
+from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Shutting, Subject
+from ssm_status_reporter.domain.outcome import Delivered, Refused, Scope
 from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.domain.time import Now
@@ -48,7 +50,7 @@ from ssm_status_reporter.outbox.database import (
 )
 from ssm_status_reporter.outbox.database import Migration as Step
 from ssm_status_reporter.outbox.lock import Holder, Lock, OutboxInUseError, find_holder, lock_path
-from ssm_status_reporter.outbox.snapshot import snapshot
+from ssm_status_reporter.outbox.snapshot import rfc3339, snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import Tables
 
@@ -504,6 +506,29 @@ async def test_a_snapshot_sees_what_is_committed_while_the_daemon_writes(path: P
         seen = snapshot(path, NOW)
         assert (seen.outbox.pending, seen.outbox.in_flight) == (2, 1)
         assert seen.counters["received"] == 3
+
+
+async def test_the_next_attempt_of_what_is_held_is_the_next_probe_of_its_hold(path: Path) -> None:
+    """`status` does not promise an attempt that a hold keeps back: everything's, the node's or the association's."""
+    there, elsewhere = (Association(node, "Document-0") for node in (NODE, OTHER_NODE))
+
+    def next_attempts() -> list[str | None]:
+        return [each.next_attempt_at for each in snapshot(path, NOW).associations]
+
+    async with outbox(path) as (_, its_outbox):
+        await its_outbox.observe([result("Failed", association=each) for each in (there, elsewhere)])
+        at_once, probe = rfc3339(START_MS), rfc3339(START_MS + 60_000)
+        assert next_attempts() == [at_once, at_once]
+        subjects: dict[Subject, list[str]] = {
+            EVERYTHING: [probe, probe],
+            Node(OTHER_NODE): [at_once, probe],
+            there: [probe, at_once],
+        }
+        for subject, expected in subjects.items():
+            hold = Hold(Scope.NODE, subject, PROBLEM, START_MS, 1, START_MS + 60_000)
+            await its_outbox.show_holds([Shutting(hold)])
+            assert next_attempts() == expected
+            await its_outbox.show_holds([Opening(hold)])
 
 
 async def test_a_snapshot_works_without_a_daemon_and_leaves_nothing_behind(path: Path) -> None:

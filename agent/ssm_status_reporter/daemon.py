@@ -123,6 +123,9 @@ class Daemon:
             outbox=str(path),
             to_deliver=waiting,
         )
+        metrics = configuration.metrics
+        if metrics.listen is not None or metrics.textfile is not None:
+            log.error("metrics are configured, but this version serves none: remove metrics.listen and .textfile")
         await self._run_tasks(outbox, committer, reporter, self._sources(identity, outbox))
 
     async def _run_tasks(

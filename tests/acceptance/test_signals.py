@@ -34,6 +34,19 @@ STOPS: Final = [signal.SIGTERM, signal.SIGINT]
 SLOW_CALLS: Final = FaultPlan(rules=(Rule(operation=UPDATE, latency="500ms"),))
 
 
+# Starting.
+
+
+async def test_what_is_configured_and_not_served_is_said_at_the_start(tmp_path: Path) -> None:
+    """Whoever waits for figures at metrics.listen is told that none will come; the daemon works all the same."""
+    changes = {"metrics": {"listen": "127.0.0.1:9464"}}
+    async with Site(tmp_path, "http://127.0.0.1:9", changes).daemon() as daemon:
+        line = await daemon.line(
+            "metrics are configured, but this version serves none: remove metrics.listen and .textfile"
+        )
+        assert line["level"] == "error"
+
+
 # Stopping.
 
 

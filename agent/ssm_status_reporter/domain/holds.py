@@ -26,6 +26,7 @@ from ssm_status_reporter.domain.backoff import Backoff
 from ssm_status_reporter.domain.limits import (
     ENDPOINT_ASSOCIATIONS_MIN,
     ENDPOINT_FAILURES_IN_A_ROW,
+    KNOWN_DENIED_MAX,
     PERMISSION_DENIALS_IN_A_ROW,
 )
 from ssm_status_reporter.domain.outcome import (
@@ -143,6 +144,7 @@ class HoldBoard:
         self._failing: set[Association] = set()
         self._failures_in_a_row = 0
         self._denied: set[Association] = set()
+        self._known_denied: set[Association] = set()
 
     def __iter__(self) -> Iterator[Hold]:
         return iter(self._holds.values())
@@ -173,7 +175,7 @@ class HoldBoard:
         self, association: Association, outcome: Outcome | Answer, now: Now, chance: float
     ) -> tuple[Change, ...]:
         """Take note of an answer; returns what it shut or opened."""
-        if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._denied):
+        if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._known_denied):
             return ()
         openings = tuple(
             Opening(self._holds.pop(key)) for key in _proven_by(association, outcome) if key in self._holds
@@ -222,11 +224,13 @@ class HoldBoard:
             self._failures_in_a_row = 0
             self._failing.clear()
         if isinstance(outcome, Withheld) and outcome.scope is Scope.PERMISSION:
-            known = (Scope.PERMISSION, association) in self._holds
-            if not known and len(self._denied) < PERMISSION_DENIALS_IN_A_ROW:
+            if association not in self._known_denied and len(self._denied) < PERMISSION_DENIALS_IN_A_ROW:
                 self._denied.add(association)
+            if len(self._known_denied) < KNOWN_DENIED_MAX:
+                self._known_denied.add(association)
         elif isinstance(outcome, Delivered | Unchanged):
             self._denied.clear()
+            self._known_denied.discard(association)
 
     def _blame(self, association: Association, outcome: Outcome | Answer) -> tuple[_Key, Problem] | None:
         match outcome:

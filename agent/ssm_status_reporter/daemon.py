@@ -31,7 +31,7 @@ from ssm_status_reporter.host.identity import Identity, find_identity
 from ssm_status_reporter.host.systemd import ServiceManager
 from ssm_status_reporter.host.watchdog import Health
 from ssm_status_reporter.outbox.commit import Committer
-from ssm_status_reporter.outbox.database import DIRECTORY_MODE, migrations
+from ssm_status_reporter.outbox.database import migrations
 from ssm_status_reporter.outbox.letters import wake_path
 from ssm_status_reporter.outbox.lock import Holder, Lock
 from ssm_status_reporter.outbox.snapshot import NodeView
@@ -121,7 +121,6 @@ class Daemon:
             log.info("stopped before it had found out who it is")
             return
         path = configuration.outbox.path
-        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         stack.enter_context(Lock(path, Holder(os.getpid(), self._clock.now().wall_ms)))
         committer = Committer(path, migrations(), self._timestamp)
         outbox = SqliteOutbox(

@@ -7,7 +7,7 @@ person, *debug* is what made no difference.
 import structlog
 
 from ssm_status_reporter.domain.entry import Claim, Entry, State
-from ssm_status_reporter.domain.holds import EVERYTHING, Change, Hold, Opening, Shutting
+from ssm_status_reporter.domain.holds import EVERYTHING, Change, Hold, Opening, Shutting, Turned
 from ssm_status_reporter.domain.outcome import (
     Answer,
     Delivered,
@@ -22,6 +22,8 @@ from ssm_status_reporter.domain.outcome import (
     Unserved,
     Withheld,
 )
+from ssm_status_reporter.domain.report import Report
+from ssm_status_reporter.outbox.sqlite import Settlement
 
 log = structlog.get_logger()
 
@@ -39,19 +41,28 @@ def say_call(claim: Claim, outcome: Outcome, entry: Entry, dead_letter_id: int |
             _say_failure(claim, outcome, entry, dead_letter_id, now_ms)
 
 
-def say_answer(claim: Claim, answer: Answer, entry: Entry, dead_letter_id: int | None, now_ms: int) -> None:
+def say_answer(claim: Claim, answer: Answer, settlement: Settlement, now_ms: int) -> None:
     """What came of one DescribeAssociation. ``now_ms`` is steady."""
+    entry = settlement.entry
     match answer:
-        case Held(report) if entry.state is State.ACKNOWLEDGED:
+        case Held(report) if entry.state is State.ACKNOWLEDGED and settlement.after.counts:
             log.info(
                 "the service holds it: no call", **_where(claim), status=report.status, message=report.message
+            )
+        case Held(report) if entry.pending is None and _is_taken_over(entry, report):
+            log.info("another writer's status is taken over", **_where(claim), status=report.status)
+        case Held() | HeldNothing() if any(change < 0 for _, change in settlement.after.counts):
+            log.warning(
+                "the service does not hold what it acknowledged: it goes out again",
+                **_where(claim),
+                status=claim.report.status,
             )
         case Unserved() if entry.unserved_until_ms > now_ms:
             log.info("not served by this API: its runs are left alone for an hour", **_where(claim))
         case Held() | HeldNothing() | NotToBeHad() | Refused():
             log.debug("asked the service what it holds", **_where(claim), answer=type(answer).__name__)
         case _:
-            _say_failure(claim, answer, entry, dead_letter_id, now_ms)
+            _say_failure(claim, answer, entry, settlement.dead_letter_id, now_ms)
 
 
 def say_not_to_be_had(claim: Claim, problem: Problem) -> None:
@@ -73,7 +84,7 @@ def say_throttled(calls_per_second: float) -> None:
 
 
 def say_change(change: Change, now_ms: int) -> None:
-    """A scope was shut, or is open again; a probe that failed once more is nothing new. ``now_ms`` is steady."""
+    """A scope was shut, or is open again; a probe that failed as before is nothing new. ``now_ms`` is steady."""
     hold = change.hold
     match change:
         case Shutting():
@@ -86,8 +97,20 @@ def say_change(change: Change, now_ms: int) -> None:
             )
         case Opening():
             log.info("hold is over", scope=hold.scope.value, holds=_whom(hold), probes=hold.failures)
+        case Turned():
+            log.warning(
+                "hold remains",
+                scope=hold.scope.value,
+                holds=_whom(hold),
+                probes=hold.failures,
+                **_what(hold.problem),
+            )
         case _:
             log.debug("hold remains", scope=hold.scope.value, holds=_whom(hold), probes=hold.failures)
+
+
+def _is_taken_over(entry: Entry, held: Report) -> bool:
+    return entry.acknowledged is not None and entry.acknowledged.report is held
 
 
 def _say_failure(claim: Claim, failure: Failure, entry: Entry, dead_letter_id: int | None, now_ms: int) -> None:

@@ -2,7 +2,8 @@
 
 Rules (numbers as in ARCHITECTURE.md):
   9. A claim is the association's one call slot; at most ``concurrency`` calls are out at a time.
- 10. While a hold shuts everything, one probe is out at a time; a shut node has its own probe.
+ 10. While a hold shuts everything, one probe is out at a time; a shut node has its own probe, a question if no
+     report of it is due.
      When everything opens again, the rate restarts low.
  12. A call takes a token of the rate, which gives way while the service throttles. Reconciliation takes its
      share of the rate and only the slots that no report needs.
@@ -224,11 +225,21 @@ class Reporter:
         self._questions = self._questions.at(self._clock.now().steady_ms)
         if self._questions.wait_ms:
             return self._questions.at_ms + self._questions.wait_ms
-        taken = await self._outbox.claim_questions(1)
+        taken = await self._outbox.claim_questions(1, self._shut_until_ms())
         for claim in taken.claims:
             self._questions = self._questions.taken(1)
             self._start(calls, claim)
         return taken.next_due_ms
+
+    def _shut_until_ms(self) -> dict[str, int]:
+        """The nodes of which no question may go out now, and until when (steady): their probe is out, or not due."""
+        now_ms = self._clock.now().steady_ms
+        being_probed = {claim.association.instance_id for claim in self._out}
+        return {
+            node.instance_id: max(hold.next_probe_ms, now_ms + self._pace.backoff.initial_ms)
+            for node, hold in self._board.shut_nodes()
+            if hold.next_probe_ms > now_ms or node.instance_id in being_probed
+        }
 
     def _start(self, calls: asyncio.TaskGroup, claim: Claim) -> None:
         self._out.add(claim)
@@ -270,7 +281,7 @@ class Reporter:
                 answer = self._board.for_the_report(claim.association, answer)
                 settlement = await self._outbox.answer(claim, answer)
         now_ms = self._clock.now().steady_ms
-        say_answer(claim, answer, settlement.entry, settlement.dead_letter_id, now_ms)
+        say_answer(claim, answer, settlement, now_ms)
         self._announce(claim, answer, settlement, changes)
         return settlement
 

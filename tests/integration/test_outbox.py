@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import structlog
 
 from domain_support import (
     NODE,
+    OTHER_NODE,
     PROBLEM,
     START_MS,
     WEB,
@@ -32,7 +34,8 @@ from domain_support import (
 )
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, State
-from ssm_status_reporter.domain.outcome import Delivered, Refused
+from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Shutting, Subject
+from ssm_status_reporter.domain.outcome import Delivered, Refused, Scope
 from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.domain.time import Now
@@ -47,7 +50,7 @@ from ssm_status_reporter.outbox.database import (
 )
 from ssm_status_reporter.outbox.database import Migration as Step
 from ssm_status_reporter.outbox.lock import Holder, Lock, OutboxInUseError, find_holder, lock_path
-from ssm_status_reporter.outbox.snapshot import snapshot
+from ssm_status_reporter.outbox.snapshot import rfc3339, snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import Tables
 
@@ -123,6 +126,16 @@ def overwrite(path: Path, skip_pages: int = 0) -> None:
 def set_aside(path: Path) -> list[str]:
     """The broken databases that are kept."""
     return sorted(each.name for each in path.parent.glob(f"{path.name}.corrupt-*"))
+
+
+@contextmanager
+def directory_instead_of(path: Path, elsewhere: Path) -> Iterator[None]:
+    """A directory has the file's name meanwhile."""
+    path.rename(elsewhere)
+    path.mkdir()
+    yield
+    path.rmdir()
+    elsewhere.rename(path)
 
 
 async def attempts(committer: WatchedCommitter, more: int) -> None:
@@ -310,11 +323,11 @@ async def test_an_answer_from_before_the_outbox_broke_settles_no_report_from_aft
 # Versions.
 
 
-@pytest.mark.parametrize("endings", [("", "-wal", "-shm"), ("",)])
+@pytest.mark.parametrize("endings", [("", "-wal", "-shm"), ("",), ("-wal",), ("-wal", "-shm")])
 async def test_an_outbox_that_is_removed_under_the_daemon_is_written_anew(
     path: Path, endings: tuple[str, ...]
 ) -> None:
-    """`rm outbox.db*` beside a running daemon loses nothing: neither what was there nor what comes after (rule 13)."""
+    """`rm outbox.db*`, or of the -wal alone, loses nothing: neither what was there nor what comes after (rule 13)."""
     async with outbox(path) as (_, its_outbox):
         await its_outbox.observe(documents(0, 3))
         for ending in endings:
@@ -335,6 +348,69 @@ async def test_an_outbox_that_is_replaced_under_the_daemon_is_followed(tmp_path:
         (tmp_path / "other" / "outbox.db").replace(path)
         await its_outbox.observe(documents(3, 2))
     assert len(pending(path)) == 3
+
+
+async def test_what_another_process_left_in_a_replaced_outbox_is_settled_as_at_a_start(
+    tmp_path: Path, path: Path
+) -> None:
+    """A call that was out when the restored file was saved blocks its association no more, and `status` knows us."""
+    async with outbox(tmp_path / "other" / "outbox.db") as (_, other):
+        await other.observe(documents(10, 1))
+        await other.claim(1, frozenset(), ())
+    async with outbox(path) as (committer, its_outbox):
+        woken = asyncio.Event()
+        its_outbox.on_news = woken.set
+        await its_outbox.put_fact("node", '{"instance_id": "mi-0", "region": "eu-central-1"}')
+        (tmp_path / "other" / "outbox.db").replace(path)
+        await its_outbox.totals()
+        await woken.wait()
+        (claim,) = (await its_outbox.claim(1, frozenset(), ())).claims
+        assert claim.association.document == "Document-10"
+        assert (await committer.submit(contents)).counters[Count.CALLS] == 1
+    assert snapshot(path, NOW).node.instance_id == "mi-0"
+
+
+async def test_an_outbox_that_is_replaced_by_what_is_none_is_set_aside(path: Path, tmp_path: Path) -> None:
+    """Garbage under the outbox's name ends nothing: what comes is stored in a new one (rule 13)."""
+    async with outbox(path) as (_, its_outbox):
+        await its_outbox.observe(documents(0, 1))
+        (tmp_path / "garbage").write_bytes(GARBAGE)
+        (tmp_path / "garbage").replace(path)
+        await its_outbox.observe(documents(1, 1))
+        await its_outbox.observe(documents(2, 1))
+    assert set_aside(path)
+    assert pending(path) == {"Document-1", "Document-2"}
+
+
+async def test_a_replaced_outbox_that_cannot_be_opened_now_is_opened_later(path: Path, tmp_path: Path) -> None:
+    """A directory under the outbox's name stops acknowledging; what was handed in is stored once it is gone."""
+    async with outbox(path) as (committer, its_outbox):
+        await its_outbox.observe(documents(0, 1))
+        with directory_instead_of(path, tmp_path / "moved.db"):
+            observing = asyncio.ensure_future(its_outbox.observe(documents(1, 1)))
+            await attempts(committer, 2)
+            assert not observing.done()
+        await observing
+    assert "Document-1" in pending(path)
+
+
+async def test_what_cannot_be_opened_at_the_start_is_said_with_a_remedy(garbage: Path, tmp_path: Path) -> None:
+    """A directory under the outbox's name is no traceback."""
+    with directory_instead_of(garbage, tmp_path / "moved.db"):
+        with pytest.raises(OutboxError, match=r"cannot be opened .*set another outbox\.path"):
+            outbox_at(garbage, ManualClock(), lambda: 0.5)
+        with pytest.raises(OutboxError, match=r"outbox\.path must name a file"):
+            snapshot(garbage, NOW)
+
+
+def test_a_path_that_leads_nowhere_is_said_with_a_remedy(tmp_path: Path) -> None:
+    """A file where a directory should be is no traceback, neither for the daemon nor for `status`."""
+    (tmp_path / "file").touch()
+    beyond = tmp_path / "file" / "outbox.db"
+    with pytest.raises(OutboxError, match=r"set another outbox\.path"):
+        Lock(beyond, HOLDER)
+    with pytest.raises(OutboxError, match=r"outbox\.path must name a file"):
+        snapshot(beyond, NOW)
 
 
 async def test_a_file_of_a_later_version_is_left_alone(path: Path) -> None:
@@ -432,6 +508,29 @@ async def test_a_snapshot_sees_what_is_committed_while_the_daemon_writes(path: P
         assert seen.counters["received"] == 3
 
 
+async def test_the_next_attempt_of_what_is_held_is_the_next_probe_of_its_hold(path: Path) -> None:
+    """`status` does not promise an attempt that a hold keeps back: everything's, the node's or the association's."""
+    there, elsewhere = (Association(node, "Document-0") for node in (NODE, OTHER_NODE))
+
+    def next_attempts() -> list[str | None]:
+        return [each.next_attempt_at for each in snapshot(path, NOW).associations]
+
+    async with outbox(path) as (_, its_outbox):
+        await its_outbox.observe([result("Failed", association=each) for each in (there, elsewhere)])
+        at_once, probe = rfc3339(START_MS), rfc3339(START_MS + 60_000)
+        assert next_attempts() == [at_once, at_once]
+        subjects: dict[Subject, list[str]] = {
+            EVERYTHING: [probe, probe],
+            Node(OTHER_NODE): [at_once, probe],
+            there: [probe, at_once],
+        }
+        for subject, expected in subjects.items():
+            hold = Hold(Scope.NODE, subject, PROBLEM, START_MS, 1, START_MS + 60_000)
+            await its_outbox.show_holds([Shutting(hold)])
+            assert next_attempts() == expected
+            await its_outbox.show_holds([Opening(hold)])
+
+
 async def test_a_snapshot_works_without_a_daemon_and_leaves_nothing_behind(path: Path) -> None:
     """`status` after the daemon has stopped reads the same, and makes no files."""
     assert snapshot(path, NOW).associations == []
@@ -514,20 +613,19 @@ def memory_mib() -> float:
 
 async def test_a_hundred_thousand_associations_cost_disk_and_not_memory(path: Path) -> None:
     """A gateway for a large fleet keeps its memory; neither a claim nor a start takes long (rule 12)."""
-    loop = asyncio.get_running_loop()
     async with outbox(path) as (_, running):
         await running.observe(documents(0, 5000))
-        before_mib, began = memory_mib(), loop.time()
+        before_mib, began = memory_mib(), time.process_time()
         for first in range(5000, 100_000, 1000):
             await running.observe(documents(first, 1000))
         assert await running.recover() == 100_000
         assert memory_mib() - before_mib < 16
-        claiming = loop.time()
+        claiming = time.process_time()
         for _ in range(25):
             assert len((await running.claim(4, frozenset(), ())).claims) == 4
-        assert loop.time() - claiming < 1.0
+        assert time.process_time() - claiming < 1.0
         assert (await running.totals())[State.IN_FLIGHT] == 100
-        assert loop.time() - began < 15
+        assert time.process_time() - began < 15
     seen = await asyncio.to_thread(snapshot, path, NOW)
     assert len(seen.associations) == 100_000
     assert (seen.outbox.pending, seen.outbox.in_flight) == (99_900, 100)

@@ -262,7 +262,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def take_questions(self) -> None:
         """Compare what is at rest."""
-        taken = self.run(self.outbox.claim_questions(len(ASSOCIATIONS)))
+        taken = self.run(self.outbox.claim_questions(len(ASSOCIATIONS), {}))
         for claim in taken.claims:
             assert self.contents.entries[claim.association].pending is None, "a question about a pending report"
         self.fly(taken)

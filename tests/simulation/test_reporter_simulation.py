@@ -23,6 +23,7 @@ from domain_support import (
 from simulation_support import FAST, LATENCY_MS, PACE, Call, Simulation, simulation
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, State, Via
+from ssm_status_reporter.domain.holds import EVERYTHING
 from ssm_status_reporter.domain.outcome import (
     Effect,
     NotToBeHad,
@@ -244,6 +245,24 @@ async def test_probes_take_turns(path: Path) -> None:
         sim.service.script = lambda call: Unavailable(PROBLEM, Effect.NONE) if call.association == sick else None
         await sim.run_until(30 * MINUTE)
         assert delivered(sim, [each for each in DOCUMENTS if each != sick], "Failed")
+
+
+async def test_a_denied_probe_gives_way_to_a_permitted_report(path: Path) -> None:
+    """With everything held for a permission that some documents never get, the others have their turn (rule 10)."""
+    denied, (permitted, *_) = DOCUMENTS[:5], DOCUMENTS[5:]
+    async with simulation(path) as sim:
+        sim.service.script = lambda call: (
+            Withheld(Scope.PERMISSION, PROBLEM) if call.association in denied else None
+        )
+        await sim.observe("Failed", *denied)
+        await sim.run_for(MINUTE)
+        assert sim.reporter.holds.find(Scope.PERMISSION, EVERYTHING) is not None
+        await sim.observe("Failed", permitted)
+        await sim.run_for(6 * MINUTE)
+        assert delivered(sim, [permitted], "Failed")
+        await sim.observe("Success", permitted)
+        await sim.run_for(SECOND)
+        assert delivered(sim, [permitted], "Success"), "the denied ones delay it no more"
 
 
 async def test_a_probe_that_takes_long_stays_the_only_one(path: Path) -> None:
@@ -553,6 +572,24 @@ async def test_a_hold_is_probed_although_no_report_waits(path: Path) -> None:
         sim.service.script = lambda _: None
         await sim.run_for(10 * MINUTE)
         assert list(sim.reporter.holds) == []
+
+
+async def test_a_shut_node_is_asked_by_one_probe_at_a_time_and_compared_when_it_is_back(path: Path) -> None:
+    """A gateway does not ask for every document of a node that is gone, nor forget to when it is back (rule 10)."""
+    clock = ManualClock()
+    await at_rest(path, clock)
+    async with simulation(path, clock=clock, plan=Reconciliation(6 * HOUR, on_start=True)) as sim:
+        sim.service.holds = {each: report("Success") for each in DOCUMENTS}
+        sim.service.script = lambda _: Withheld(Scope.NODE, PROBLEM)
+        await sim.run_for(HOUR)
+        assert 10 <= len(sim.service.questions) <= 60
+        assert [hold.scope for hold in sim.reporter.holds] == [Scope.NODE]
+        before = len(sim.service.questions)
+        sim.service.script = lambda _: None
+        await sim.run_for(15 * MINUTE)
+        assert list(sim.reporter.holds) == []
+        assert {call.association for call in sim.service.questions[before:]} == set(DOCUMENTS)
+        assert sim.service.updates == []
 
 
 # Stopping.

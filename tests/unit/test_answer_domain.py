@@ -34,7 +34,7 @@ from ssm_status_reporter.domain.outcome import (
     Unavailable,
     Unserved,
 )
-from ssm_status_reporter.domain.report import Comparison
+from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Writer
 from values import replace
 
@@ -222,6 +222,24 @@ def test_what_the_service_lost_is_sent_again_and_its_end_is_taken_back(via: Via,
     landed = settle(settled.entry, settled.then, Delivered("id"), at(NOW_MS))
     assert landed.entry.state is State.ACKNOWLEDGED
     assert ends_of(landed.counts) == {Count.DELIVERED: 1}
+
+
+@pytest.mark.parametrize("via", list(Via))
+@pytest.mark.parametrize("held", [report("Failed", at_ms=1), report("Failed", at_ms=MINUTE - 1)])
+def test_what_was_seen_again_later_beats_what_somebody_else_wrote_in_between(held: Report, via: Via) -> None:
+    """Success, another's Failed, Success again as our runner saw it: the service is told what stands (rules 5, 6)."""
+    ours = seen(acknowledged("Success", via=via), result("Success", at_ms=MINUTE), now=at(MINUTE))
+    settled = compared(ours, Held(held))
+    assert settled.then is not None
+    assert settled.then.report == report("Success", at_ms=MINUTE)
+    assert sum(change for _, change in settled.counts) == -1
+    assert compared(ours, Held(report("Failed", at_ms=MINUTE))).then is None
+
+
+def test_a_date_in_the_future_of_a_clock_put_back_makes_nothing_newer() -> None:
+    """What was seen again under a clock that ran ahead beats nobody (rule 5)."""
+    ours = seen(acknowledged("Success"), result("Success", at_ms=5 * NOW_MS), now=at(5 * NOW_MS))
+    assert compared(ours, Held(report("Failed", at_ms=1))).then is None
 
 
 @pytest.mark.parametrize("answer", [HeldNothing(), Unserved(PROBLEM)])

@@ -30,6 +30,7 @@ from ssm_status_reporter.domain.holds import (
     Shut,
     Shutting,
     Subject,
+    Turned,
 )
 from ssm_status_reporter.domain.limits import ENDPOINT_FAILURES_IN_A_ROW, PERMISSION_DENIALS_IN_A_ROW
 from ssm_status_reporter.domain.outcome import (
@@ -136,6 +137,32 @@ def test_the_same_association_denied_again_and_again_shuts_nothing_else() -> Non
     for minute in range(20):
         noted.record(WEB, DENIED, at(minute * 10 * MINUTE), 0.5)
     assert not is_shut(noted)
+
+
+def test_documents_known_to_be_denied_do_not_shut_the_permitted_ones_again() -> None:
+    """IAM denies some documents for good: after one update was permitted, their denials concern them alone."""
+    denied = [Association(NODE, f"Document-{number}") for number in range(PERMISSION_DENIALS_IN_A_ROW)]
+    noted = board(*((each, DENIED) for each in denied))
+    assert is_shut(noted)
+    noted.record(WEB, Delivered("id"), at(), 0.5)
+    for minute in range(20):
+        for each in denied:
+            noted.record(each, DENIED, at(minute * 10 * MINUTE), 0.5)
+    assert not is_shut(noted)
+    for number in range(PERMISSION_DENIALS_IN_A_ROW):  # now it is missing for others as well
+        noted.record(Association(OTHER_NODE, f"Document-{number}"), DENIED, at(), 0.5)
+    assert is_shut(noted)
+
+
+def test_a_scope_that_stays_shut_for_another_reason_is_news() -> None:
+    """Keys appeared, and they are expired: an operator who waits for them is told."""
+    noted = board((WEB, Withheld(Scope.CREDENTIALS, NO_REQUEST)))
+    expired = Withheld(Scope.CREDENTIALS, replace(PROBLEM, code="ExpiredTokenException"))
+    (turned,) = noted.record(WEB, expired, at(MINUTE), 0.5)
+    assert isinstance(turned, Turned)
+    assert turned.hold.problem.code == "ExpiredTokenException"
+    (remaining,) = noted.record(WEB, expired, at(10 * MINUTE), 0.5)
+    assert isinstance(remaining, Remaining)
 
 
 def test_a_denied_question_shuts_nothing() -> None:

@@ -200,7 +200,8 @@ def test_a_parked_report_is_retried_every_interval_with_a_little_jitter(chance: 
     assert POLICY.retry_every_ms <= wait_ms <= POLICY.retry_every_ms * (1 + PARKED_JITTER_SHARE)
 
 
-def test_a_parked_report_is_given_up_when_its_time_is_over_and_not_before() -> None:
+@pytest.mark.parametrize(("chance", "retries"), [(0.0, 96), (0.9, 89)])
+def test_a_parked_report_is_given_up_when_its_time_is_over_and_not_before(chance: float, retries: int) -> None:
     """`park.give_up_after`: the last attempt comes when the day is over, and makes a dead letter."""
     first_ms = 10
     settled = parked_at(*out(), first_ms)
@@ -210,12 +211,12 @@ def test_a_parked_report_is_given_up_when_its_time_is_over_and_not_before() -> N
         assert entry.due_at_ms is not None
         flying, claim = tried_again(entry)
         settled = settle(
-            flying, replace(claim, step=Step.SEND), Unserved(PROBLEM), at(entry.due_at_ms - START_MS), 0
+            flying, replace(claim, step=Step.SEND), Unserved(PROBLEM), at(entry.due_at_ms - START_MS), chance
         )
         attempts += 1
         last_ms = entry.due_at_ms
     assert last_ms == START_MS + first_ms + POLICY.give_up_after_ms
-    assert attempts == 24 * 4 + 1
+    assert attempts == retries + 1
     assert settled.entry.state is State.DEAD
     assert settled.entry.dead is not None
     assert settled.entry.dead.cause is Cause.UNSERVED

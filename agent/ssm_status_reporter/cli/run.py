@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Iterator
 
 import click
 
@@ -31,9 +32,17 @@ def run(ctx: click.Context) -> None:
     try:
         asyncio.run(_run(Daemon(configuration, surroundings)))
     except* (NoIdentityError, OutboxError, OSError) as group:
-        for error in group.exceptions:
+        for error in _each(group):
             click.echo(f"ssm-status-reporter: {error}", err=True)
         ctx.exit(ExitCode.UNAVAILABLE)
+
+
+def _each(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _each(error)
+        else:
+            yield error
 
 
 async def _run(daemon: Daemon) -> None:

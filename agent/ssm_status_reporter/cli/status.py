@@ -71,7 +71,7 @@ def _lines(state: Snapshot) -> Iterator[str]:
         f"{counters['suppressed_stale']} stale, {counters['coalesced']} coalesced, {counters['dead']} dead"
     )
     yield (
-        f"calls         {counters['calls']} made, {counters['retried']} to be made again; "
+        f"calls         {counters['calls']} made, {counters['retried']} of them had to be repeated; "
         f"{counters['refused']} inputs refused"
     )
     if state.comparison is not None:

@@ -5,9 +5,11 @@ Rules (numbers as in ARCHITECTURE.md):
   5. What the service holds with a newer or equal date makes ours stale, unless it is what we knew before, or
      sent ourselves: of two reports with equal dates the later arrival wins.
   6. The service is the truth: what it holds is adopted. Ours goes out again only if it is newer, or if the
-     service holds none.
+     service holds none. A result that was no news is as new as it was observed.
   8. What it holds already, by our comparison, is acknowledged without a call.
 """
+
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -107,14 +109,13 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
     ours = entry.acknowledged
     if ours is None:
         return Settled(entry)
+    newest_ms = ours.ours(now.wall_ms).observed_at_ms
     match answer:
         case Held(held) if held.same_as(ours.report, policy.comparison):
             latest_ms = _newest(entry.latest_ms, held.observed_at_ms, now)
             still = replace(ours, at_ms=now.wall_ms)
             return Settled(replace(entry, acknowledged=still, latest_ms=latest_ms, unsure=False))
-        case Held(held) if (
-            ours.via is Via.ADOPTED or ours.report.observed_at_ms <= held.observed_at_ms <= now.wall_ms
-        ):
+        case Held(held) if not ours.is_ours or newest_ms <= held.observed_at_ms <= now.wall_ms:
             adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), unsure=False)
             return Settled(replace(adopted, latest_ms=_newest(entry.latest_ms, held.observed_at_ms, now)))
         case Held(held) if ours.via is Via.ALREADY_HELD and held.status == ours.report.status:
@@ -123,7 +124,7 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
             return _restored(
                 replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED)), ours, now, policy
             )
-        case HeldNothing() if ours.via is not Via.ADOPTED:
+        case HeldNothing() if ours.is_ours:
             return _restored(replace(entry, acknowledged=None), ours, now, policy)
         case HeldNothing() | Unserved():
             return Settled(replace(entry, acknowledged=None, unsure=False))
@@ -132,12 +133,19 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
 
 
 def _restored(entry: Entry, ours: Acknowledged, now: Now, policy: Policy) -> Settled:
-    """The service lost what we delivered: it is to be delivered again, so its end is taken back."""
-    ended = Count.DELIVERED if ours.via is Via.DELIVERED else Count.ALREADY_HELD
-    pending = Pending(ours.report, "reconcile", Writer.SOLE, now.steady_ms)
+    """The service lost what we delivered, or saw again: it is to be delivered again, so its end is taken back."""
+    pending = Pending(ours.ours(now.wall_ms), "reconcile", Writer.SOLE, now.steady_ms)
     again = replace(entry, version=entry.version + 1, pending=pending, unsure=False)
     result = sending_next(again, pending, policy)
-    return replace(result, counts=((ended, -1),))
+    return replace(result, counts=((_ENDED[ours.via], -1),))
+
+
+_ENDED: Final = {
+    Via.DELIVERED: Count.DELIVERED,
+    Via.ALREADY_HELD: Count.ALREADY_HELD,
+    Via.ADOPTED: Count.SUPPRESSED_UNCHANGED,
+}
+"""What the result ended in that is to be delivered again."""
 
 
 def _newest(one_ms: int | None, other_ms: int | None, now: Now) -> int | None:

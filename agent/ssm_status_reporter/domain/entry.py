@@ -89,6 +89,23 @@ class Acknowledged(Struct, frozen=True):
     report: Report
     at_ms: int
     via: Via
+    seen_at_ms: int | None = None
+    """When a result of ours was last observed that is equal to it and newer; wall time."""
+
+    @property
+    def is_ours(self) -> bool:
+        """A result of ours ended in it."""
+        return self.via is not Via.ADOPTED or self.seen_at_ms is not None
+
+    def seen(self, at_ms: int) -> "Acknowledged":
+        """An equal result was observed then."""
+        return replace(self, seen_at_ms=at_ms)
+
+    def ours(self, wall_ms: int) -> Report:
+        """Our newest report that is equal to it. A date in the future is no evidence."""
+        if self.seen_at_ms is None or not self.report.observed_at_ms < self.seen_at_ms <= wall_ms:
+            return self.report
+        return replace(self.report, observed_at_ms=self.seen_at_ms)
 
 
 class Pending(Struct, frozen=True):

@@ -5,7 +5,8 @@ at a time goes out with backoff until an answer shows the scope to be in order a
 
 Rules:
   * Credentials, clock, endpoint, and a permission denied to several distinct associations in a row shut
-    everything. An invalid node shuts that node; a permission denied shuts that association.
+    everything. An invalid node shuts that node; a permission denied shuts that association, and its being denied
+    again tells nothing of the others: once an update was permitted, what is known to be denied shuts nothing else.
   * The endpoint is shut after several failures in a row. Failures that may be one association's own count
     only when several associations share them; failing to connect is nobody's own.
   * Any answer that shows a scope to be in order opens it (`_proven_by`), not success alone: a probe that fails
@@ -25,6 +26,7 @@ from ssm_status_reporter.domain.backoff import Backoff
 from ssm_status_reporter.domain.limits import (
     ENDPOINT_ASSOCIATIONS_MIN,
     ENDPOINT_FAILURES_IN_A_ROW,
+    KNOWN_DENIED_MAX,
     PERMISSION_DENIALS_IN_A_ROW,
 )
 from ssm_status_reporter.domain.outcome import (
@@ -114,13 +116,20 @@ class Remaining:
 
 
 @dataclass(frozen=True, slots=True)
+class Turned:
+    """A probe found a scope still shut, for another reason than before."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """A scope is in order again."""
 
     hold: Hold
 
 
-Change = Shutting | Remaining | Opening
+Change = Shutting | Remaining | Turned | Opening
 
 EVERYTHING: Final = Everything()
 _Key = tuple[Scope, Subject]
@@ -135,6 +144,7 @@ class HoldBoard:
         self._failing: set[Association] = set()
         self._failures_in_a_row = 0
         self._denied: set[Association] = set()
+        self._known_denied: set[Association] = set()
 
     def __iter__(self) -> Iterator[Hold]:
         return iter(self._holds.values())
@@ -165,7 +175,7 @@ class HoldBoard:
         self, association: Association, outcome: Outcome | Answer, now: Now, chance: float
     ) -> tuple[Change, ...]:
         """Take note of an answer; returns what it shut or opened."""
-        if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._denied):
+        if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._known_denied):
             return ()
         openings = tuple(
             Opening(self._holds.pop(key)) for key in _proven_by(association, outcome) if key in self._holds
@@ -188,7 +198,9 @@ class HoldBoard:
             next_probe_ms=now.steady_ms + self.backoff.delay_ms(failures, chance, retry_after_ms),
         )
         self._holds[key] = hold
-        return (*openings, Shutting(hold) if standing is None else Remaining(hold))
+        if standing is None:
+            return (*openings, Shutting(hold))
+        return (*openings, Remaining(hold) if standing.problem.code == problem.code else Turned(hold))
 
     def for_the_report(self, association: Association, failure: Failure) -> Failure:
         """The failure as it concerns the report: what a shut scope answers is charged to nothing."""
@@ -212,10 +224,13 @@ class HoldBoard:
             self._failures_in_a_row = 0
             self._failing.clear()
         if isinstance(outcome, Withheld) and outcome.scope is Scope.PERMISSION:
-            if len(self._denied) < PERMISSION_DENIALS_IN_A_ROW:
+            if association not in self._known_denied and len(self._denied) < PERMISSION_DENIALS_IN_A_ROW:
                 self._denied.add(association)
+            if len(self._known_denied) < KNOWN_DENIED_MAX:
+                self._known_denied.add(association)
         elif isinstance(outcome, Delivered | Unchanged):
             self._denied.clear()
+            self._known_denied.discard(association)
 
     def _blame(self, association: Association, outcome: Outcome | Answer) -> tuple[_Key, Problem] | None:
         match outcome:

@@ -26,6 +26,8 @@ ENDPOINT_ASSOCIATIONS_MIN: Final = 2
 """Failures that could be one association's own count against the endpoint only when so many share them."""
 PERMISSION_DENIALS_IN_A_ROW: Final = 3
 """So many distinct associations denied in a row hold the permission for all."""
+KNOWN_DENIED_MAX: Final = 10_000
+"""Associations remembered as denied since they were last permitted; being denied again, they hold themselves alone."""
 ASKS_UNANSWERED_MAX: Final = 3
 """After so many server errors to DescribeAssociation a report goes out without an answer."""
 ASKS_UNANSWERED_BESIDE_OTHERS_MAX: Final = 20

@@ -86,6 +86,7 @@ def _if_unchanged(entry: Entry, result: Result, report: Report, now: Now, policy
         return None
     if entry.unsure or acknowledged is None or not acknowledged.report.same_as(report, policy.comparison):
         return None
+    entry = replace(entry, acknowledged=acknowledged.seen(report.observed_at_ms))
     if pending is None:
         return Observed(replace(entry, dead=None), Finding.UNCHANGED, counts)
     if pending.tried or (entry.flight is not None and entry.flight.step is Step.SEND):

@@ -6,8 +6,10 @@ Rules:
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
-  * A file that was removed is written anew from the open connection, which still has all of it.
+  * A file that was removed, or whose -wal was, is written anew from the open connection, which still has all of it.
   * A broken file is set aside and the batch is committed to a new one (rule 13).
+  * What another file holds when it takes the place of the one that was open was left by another process: `adopt`
+    is its first operation.
   * An operation that raises anything else is a defect: its batch is rolled back and every caller gets the error.
 """
 
@@ -24,7 +26,16 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX
-from ssm_status_reporter.outbox.database import Durability, Migration, is_broken, opened, rewrite, set_aside
+from ssm_status_reporter.outbox.database import (
+    Durability,
+    Files,
+    Migration,
+    OutboxError,
+    is_broken,
+    opened,
+    rewrite,
+    set_aside,
+)
 from ssm_status_reporter.outbox.tables import Tables
 
 RETRY_SECONDS: Final = 1.0
@@ -47,7 +58,10 @@ class _Job(Generic[T]):
 
 
 class Committer:
-    """The thread. `submit` belongs to the event loop that made it; `progress` may be read by anybody."""
+    """The thread. `submit` belongs to the event loop that made it; `progress` may be read by anybody.
+
+    Raises `OutboxError` when the file cannot be opened at first; later that is tried again.
+    """
 
     def __init__(self, path: Path, versions: tuple[Migration, ...], timestamp: Callable[[], str]) -> None:
         self._path = path
@@ -58,7 +72,19 @@ class Committer:
         self._wake = threading.Condition()
         self._closing = False
         self._durability = Durability.POWER_LOSS
-        self._use(self._open())
+        self.adopt: Operation[object] = _nothing
+        """What is done first with a file that took the place of the one that was open."""
+        self.on_adopted: Callable[[], None] = _nobody
+        """Called on the event loop once that is committed."""
+        self._is_adopted = True
+        self._files: Files | None = None
+        try:
+            self._use(self._opened())
+        except (sqlite3.Error, OSError) as error:
+            raise OutboxError(
+                f"{path}: cannot be opened ({error}): it must be a file that this user may write, on a disk with "
+                "room; or set another outbox.path"
+            ) from error
         self._committed_at = 0.0
         self._crowded = False
         self.progress = 0
@@ -139,12 +165,12 @@ class Committer:
             try:
                 self._follow_file()
                 self._commit(batch)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 self._roll_back()
-                if is_broken(error):
-                    self._start_anew(error)
+                if isinstance(error, sqlite3.Error) and is_broken(error):
+                    self._let_go(error)
                     continue
-                if not isinstance(error, sqlite3.OperationalError):
+                if not isinstance(error, sqlite3.OperationalError | OSError):
                     raise
                 if not failing:
                     log.error(  # noqa: TRY400 (an operator needs the reason, not where in this code it met us)
@@ -168,10 +194,15 @@ class Committer:
         durable = any(job.durability is Durability.POWER_LOSS for job in batch)
         self._set_durability(Durability.POWER_LOSS if durable else Durability.PROCESS_DEATH)
         self._connection.execute("BEGIN IMMEDIATE")
+        if not self._is_adopted:
+            self.adopt(self._tables)
         for job in batch:
             job.result = job.operation(self._tables)
         self._tables.flush_counts()
         self._connection.execute("COMMIT")
+        if not self._is_adopted:
+            self._is_adopted = True
+            self._deliver(self.on_adopted)
         if durable:
             self._committed_at = time.monotonic()
             self._crowded = len(batch) > 1
@@ -183,7 +214,7 @@ class Committer:
 
     def _roll_back(self) -> None:
         self._tables.forget_counts()
-        if self._connection.in_transaction:
+        if self._files is not None and self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
     def _pause(self) -> bool:
@@ -195,31 +226,51 @@ class Committer:
 
     def _follow_file(self) -> None:
         """Commit to what has our name now: a file that was removed is written anew, from what we still hold."""
-        try:
-            inode = self._path.stat().st_ino
-        except FileNotFoundError:
-            inode = None
-        if inode == self._inode:
+        if self._files is None:
+            self._reopen()
             return
-        if inode is None:
+        found = Files.at(self._path)
+        if found == self._files:
+            return
+        if found.database in {None, self._files.database}:
             rewrite(self._connection, self._path)
-            log.error("outbox was removed: written anew, nothing is lost", path=str(self._path))
-        else:
-            log.critical(
-                "outbox was replaced: going on with what is there now",
-                path=str(self._path),
-                hint="stop the daemon before an outbox is restored; what was pending in the old one is not delivered",
-            )
+            removed = self._path if found.database is None else f"{self._path}-wal"
+            log.error("outbox was removed: written anew, nothing is lost", path=str(removed))
+            self._connection.close()
+            self._use(opened(self._path, self._versions))
+            return
+        log.critical(
+            "outbox was replaced: going on with what is there now",
+            path=str(self._path),
+            hint="stop the daemon before an outbox is restored; what was pending in the old one is not delivered",
+        )
+        journal = self._files.journal
+        self._let_go()
+        if journal == found.journal:
+            # SQLite leaves it behind when its database was moved, and would replay it over the one that is there now.
+            Path(f"{self._path}-wal").unlink(missing_ok=True)
+        self._reopen()
+
+    def _let_go(self, broken: sqlite3.Error | None = None) -> None:
+        """Close what is open; the next attempt opens what is there then."""
         self._connection.close()
-        self._use(opened(self._path, self._versions))
+        self._files = None
+        if broken is not None:
+            self._say_broken(broken)
+
+    def _reopen(self) -> None:
+        """Open what is there, after what was open was let go."""
+        self._is_adopted = False
+        self._use(self._opened())
 
     def _use(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._tables = Tables(connection)
         self._durability = Durability.POWER_LOSS
-        self._inode = self._path.stat().st_ino
+        self._files = Files.at(self._path)
 
-    def _open(self) -> sqlite3.Connection:
+    def _opened(self) -> sqlite3.Connection:
+        """A connection to a sound file; a broken one is set aside for it."""
         try:
             return opened(self._path, self._versions)
         except sqlite3.DatabaseError as error:
@@ -227,11 +278,6 @@ class Committer:
                 raise
             self._say_broken(error)
             return opened(self._path, self._versions)
-
-    def _start_anew(self, error: sqlite3.Error) -> None:
-        self._connection.close()
-        self._say_broken(error)
-        self._use(opened(self._path, self._versions))
 
     def _say_broken(self, error: sqlite3.Error) -> None:
         aside = set_aside(self._path, self._timestamp())
@@ -242,3 +288,11 @@ class Committer:
             error=str(error),
             hint="what was pending in it is lost to this daemon until the runners report again; check the disk",
         )
+
+
+def _nothing(_: Tables) -> None:
+    """Nothing is left by another process."""
+
+
+def _nobody() -> None:
+    """Nobody is to be told."""

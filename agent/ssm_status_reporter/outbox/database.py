@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 """How long a transaction waits for another process (a command) to end its own."""
@@ -45,6 +45,18 @@ class Migration:
 
     version: int
     script: str
+
+
+class Files(NamedTuple):
+    """Which files have an outbox's names: their inodes, None for none."""
+
+    database: int | None
+    journal: int | None
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Those that have them now."""
+        return cls(_inode(str(path)), _inode(f"{path}-wal"))
 
 
 def migrations() -> tuple[Migration, ...]:
@@ -96,12 +108,15 @@ def set_aside(path: Path, suffix: str) -> Path:
 
 
 def rewrite(connection: sqlite3.Connection, path: Path) -> None:
-    """Write a database whose file was removed to that path again; the connection still has its content."""
+    """Write a database whose file or -wal was removed to that path again; the connection still has its content."""
     path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.draft")
+    draft.unlink(missing_ok=True)
     for ending in ("-wal", "-shm"):  # what is left of the old file must not be taken for the new one's
         path.with_name(path.name + ending).unlink(missing_ok=True)
-    connection.execute("VACUUM INTO ?", (str(path),))
-    path.chmod(FILE_MODE)
+    connection.execute("VACUUM INTO ?", (str(draft),))
+    draft.chmod(FILE_MODE)
+    draft.rename(path)
 
 
 def _check(connection: sqlite3.Connection) -> None:
@@ -125,3 +140,10 @@ def _migrate(connection: sqlite3.Connection, path: Path, versions: tuple[Migrati
             connection.executescript(
                 f"BEGIN IMMEDIATE;\n{migration.script}\nPRAGMA user_version={migration.version};\nCOMMIT;"
             )
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116 (twice a commit: Path.stat costs twice as much)
+    except FileNotFoundError:
+        return None

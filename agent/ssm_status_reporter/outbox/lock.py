@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import msgspec
 
-from ssm_status_reporter.outbox.database import FILE_MODE, OutboxError
+from ssm_status_reporter.outbox.database import DIRECTORY_MODE, FILE_MODE, OutboxError
 
 LOCK_BYTES_MAX: Final = 4096
 LOCK_TRIES: Final = 5
@@ -37,16 +37,18 @@ class OutboxInUseError(OutboxError):
 
 
 class Lock:
-    """Held from construction to `release`."""
+    """Held from construction to `release`; its directory is made if it is missing. Raises `OutboxError`."""
 
     def __init__(self, outbox: Path, holder: Holder) -> None:
         path = lock_path(outbox)
         try:
+            path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        except PermissionError as error:
-            raise OutboxError(
-                f"{path}: {error.strerror}: run the daemon as the user that owns this directory, or chown it"
-            ) from error
+        except OSError as error:
+            remedy = "mend that, or set another outbox.path"
+            if isinstance(error, PermissionError):
+                remedy = "run the daemon as the user that owns this directory, or chown it"
+            raise OutboxError(f"{path}: {error.strerror}: {remedy}") from error
         if not _locked(self._descriptor):
             os.close(self._descriptor)
             other = find_holder(outbox)

@@ -7,6 +7,7 @@ Rules:
   * The shape is the contract's, to the letter; the structs here are that shape.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -174,9 +175,11 @@ def readable(path: Path) -> Iterator[None]:
     """Says of what cannot be read why, and who can: `OutboxError`."""
     try:
         yield
-    except (PermissionError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         remedy = "run as root or as a member of the group ssm-status-reporter"
+        if isinstance(error, NotADirectoryError) or os.path.isdir(path):  # noqa: PTH112 (Path.is_dir may raise)
+            remedy = "outbox.path must name a file in a directory"
         if isinstance(error, sqlite3.Error) and is_broken(error):
             remedy = "it is damaged: a daemon that starts sets it aside and goes on with a new one"
         raise OutboxError(f"{path}: cannot be read ({reason}): {remedy}") from error
@@ -193,12 +196,12 @@ def reader(path: Path) -> sqlite3.Connection:
 def _read(connection: sqlite3.Connection, daemon: DaemonView, now: Now) -> Snapshot:
     execute = connection.execute
     facts = dict(execute("SELECT name, value FROM fact").fetchall())
-    holds = [
-        HoldView(scope, instance_id or None, document or None, reason, rfc3339(since_ms), rfc3339(next_probe_ms))
-        for scope, instance_id, document, reason, since_ms, next_probe_ms in execute(
-            "SELECT scope, instance_id, document, reason, since_ms, next_probe_ms FROM hold ORDER BY 1, 2, 3"
-        )
-    ]
+    holds = execute(
+        "SELECT scope, instance_id, document, reason, since_ms, next_probe_ms FROM hold ORDER BY 1, 2, 3"
+    ).fetchall()
+    shut_until_ms: dict[tuple[str, str], int] = {}
+    for _, instance_id, document, _, _, probe_ms in holds:
+        shut_until_ms[instance_id, document] = max(shut_until_ms.get((instance_id, document), 0), probe_ms)
     rows = execute("SELECT entry FROM association ORDER BY instance_id, document")
     entries = [entry for (text,) in rows if not (entry := _ENTRY.decode(text)).is_blank]
     (dead,) = execute("SELECT count(*) FROM dead_letter").fetchone()
@@ -206,10 +209,13 @@ def _read(connection: sqlite3.Connection, daemon: DaemonView, now: Now) -> Snaps
         node=msgspec.json.decode(facts["node"], type=NodeView) if "node" in facts else NodeView(),
         daemon=daemon,
         outbox=_totals(entries, dead, now),
-        holds=holds,
+        holds=[
+            HoldView(scope, instance_id or None, document or None, reason, rfc3339(since_ms), rfc3339(probe_ms))
+            for scope, instance_id, document, reason, since_ms, probe_ms in holds
+        ],
         counters=_counters(dict(execute("SELECT name, value FROM counter").fetchall())),
         comparison=Comparison(facts["comparison"]).value if "comparison" in facts else None,
-        associations=[_association(entry) for entry in entries],
+        associations=[_association(entry, _held_until_ms(entry, shut_until_ms)) for entry in entries],
     )
 
 
@@ -234,9 +240,18 @@ def _counters(stored: Mapping[str, int]) -> dict[str, int]:
     return {count.value: stored.get(count.value, 0) for count in Count}
 
 
-def _association(entry: Entry) -> AssociationView:
+def _held_until_ms(entry: Entry, shut_until_ms: Mapping[tuple[str, str], int]) -> int:
+    """When a hold that covers the association is probed next; 0 when none does."""
+    instance_id, document = entry.association.instance_id, entry.association.document
+    covering = (("", ""), (instance_id, ""), (instance_id, document))
+    return max(shut_until_ms.get(subject, 0) for subject in covering)
+
+
+def _association(entry: Entry, held_until_ms: int) -> AssociationView:
     acknowledged, pending, error = entry.acknowledged, entry.pending, entry.last_error
     due_ms = entry.due_at_ms
+    if due_ms is not None:
+        due_ms = max(due_ms, held_until_ms)
     return AssociationView(
         instance_id=entry.association.instance_id,
         document=entry.association.document,

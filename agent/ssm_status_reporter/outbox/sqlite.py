@@ -114,6 +114,9 @@ class SqliteOutbox:
         self.policy = policy
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
+        self._facts: dict[str, str] = {}
+        committer.adopt = self._adopt
+        committer.on_adopted = self._adopted
 
     # Sources hand in.
 
@@ -181,10 +184,13 @@ class SqliteOutbox:
         """Take one due report, the one that was the probe longest ago; a question while no report is due."""
         return await self._committer.submit(self._claim_probe, Durability.PROCESS_DEATH)
 
-    async def claim_questions(self, slots: int) -> Claims:
-        """Take up to ``slots`` entries at rest that are to be compared with the service."""
+    async def claim_questions(self, slots: int, shut_until_ms: Mapping[str, int]) -> Claims:
+        """Take up to ``slots`` entries at rest that are to be compared with the service: none of a node that is shut.
+
+        Those are put off until then (steady), when one of them may be the probe.
+        """
         return await self._committer.submit(
-            lambda tables: self._claim_questions(tables, slots), Durability.PROCESS_DEATH
+            lambda tables: self._claim_questions(tables, slots, shut_until_ms), Durability.PROCESS_DEATH
         )
 
     async def answer(self, claim: Claim, answer: Answer) -> Settlement:
@@ -225,7 +231,8 @@ class SqliteOutbox:
         return await self._committer.submit(lambda tables: tables.totals(), Durability.PROCESS_DEATH)
 
     async def put_fact(self, name: str, value: str) -> None:
-        """Remember what ``status`` is to show."""
+        """Remember what ``status`` is to show, in whatever file is the outbox's."""
+        self._facts[name] = value
         await self._committer.submit(lambda tables: tables.put_fact(name, value))
 
     async def fact(self, name: str) -> str | None:
@@ -265,14 +272,20 @@ class SqliteOutbox:
             return Claims((self._take(tables, claimed(entry, now, self.policy)),), tables.next_due_ms())
         if not self.reconciliation.is_on:
             return Claims((), tables.next_due_ms())
-        questions = self._claim_questions(tables, 1)
+        questions = self._claim_questions(tables, 1, {})
         upcoming = [ms for ms in (tables.next_due_ms(), questions.next_due_ms) if ms is not None]
         return Claims(questions.claims, min(upcoming, default=None))
 
-    def _claim_questions(self, tables: Tables, slots: int) -> Claims:
+    def _claim_questions(self, tables: Tables, slots: int, shut_until_ms: Mapping[str, int]) -> Claims:
         now = self._clock.now()
-        claims = []
-        for entry in tables.to_reconcile(now.steady_ms, slots):
+        claims: list[Claim] = []
+        for entry in tables.to_reconcile(now.steady_ms, CLAIM_SCAN_ROWS_MAX if shut_until_ms else slots):
+            if len(claims) == slots:
+                break
+            until_ms = shut_until_ms.get(entry.association.instance_id)
+            if until_ms is not None:
+                tables.reconcile_again(entry.association, until_ms)
+                continue
             taken = questioned(entry)
             if taken is not None:
                 claims.append(self._take(tables, taken))
@@ -349,6 +362,15 @@ class SqliteOutbox:
         self._plan_reconciliation(tables, now.steady_ms)
         return waiting
 
+    def _adopt(self, tables: Tables) -> None:
+        """Another file is the outbox's now: what another process left in it is settled as at a start."""
+        self._recover(tables)
+        for name, value in self._facts.items():
+            tables.put_fact(name, value)
+
+    def _adopted(self) -> None:
+        self.on_news()
+
     async def replan(self, reconciliation: Reconciliation) -> None:
         """Reconcile by a changed configuration from now on; what was planned further ahead comes earlier."""
         self.reconciliation = reconciliation
@@ -392,7 +414,7 @@ def _show_holds(tables: Tables, changes: Sequence[HoldChange]) -> None:
 def _may_pass(answer: Answer) -> bool:
     """Whether it is worth asking again before the next reconciliation: nothing was answered about this association."""
     if isinstance(answer, Withheld):
-        return answer.scope in (Scope.ENDPOINT, Scope.CREDENTIALS, Scope.CLOCK)
+        return answer.scope is not Scope.PERMISSION
     return isinstance(answer, Busy | Throttled | Unreachable | Unavailable)
 
 

@@ -76,6 +76,7 @@ class Daemon:
         self._manager = ServiceManager()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._ready = False
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT.
@@ -88,7 +89,20 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with AsyncExitStack() as stack:
             stack.callback(self._manager.close)
-            await self._serve(stack)
+            await self._serve_or_stop(stack)
+
+    async def _serve_or_stop(self, stack: AsyncExitStack) -> None:
+        """Serve. A stop that comes before READY ends the start where it is: nothing is out yet to wind down."""
+        serving = asyncio.create_task(self._serve(stack), name="daemon")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not self._ready and not serving.done():
+            log.info("stopped before it was ready")
+            serving.cancel()
+            await asyncio.wait({serving})
+            return
+        await serving
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         configuration = self._configuration
@@ -142,6 +156,7 @@ class Daemon:
                 await event.wait()
             others.append(tasks.create_task(self._keep_status(outbox, reporter), name="status line"))
             others.append(tasks.create_task(self._feed_watchdog(committer, reporter), name="watchdog"))
+            self._ready = True
             self._manager.notify(READY=1)
             log.info("ready")
             await self._stop.wait()
@@ -267,7 +282,8 @@ class Daemon:
 
     async def _status_line(self, outbox: SqliteOutbox, reporter: Reporter) -> str:
         totals = await outbox.totals()
-        parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
+        undelivered = totals.get("pending", 0) + totals.get("in_flight", 0)
+        parts = [f"{sum(totals.values())} associations", f"{undelivered} pending"]
         parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
         if reporter.last_delivered_ms is not None:
             seconds = (self._clock.now().steady_ms - reporter.last_delivered_ms) // 1000

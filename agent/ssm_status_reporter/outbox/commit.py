@@ -24,7 +24,16 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX
-from ssm_status_reporter.outbox.database import Durability, Migration, is_broken, opened, rewrite, set_aside
+from ssm_status_reporter.outbox.database import (
+    WRITE_REMEDY,
+    Durability,
+    Migration,
+    OutboxError,
+    is_broken,
+    opened,
+    rewrite,
+    set_aside,
+)
 from ssm_status_reporter.outbox.tables import Tables
 
 RETRY_SECONDS: Final = 1.0
@@ -224,7 +233,7 @@ class Committer:
             return opened(self._path, self._versions)
         except sqlite3.DatabaseError as error:
             if not is_broken(error):
-                raise
+                raise OutboxError(f"{self._path}: cannot be used ({error}): {WRITE_REMEDY}") from error
             self._say_broken(error)
             return opened(self._path, self._versions)
 

@@ -289,9 +289,12 @@ class Daemon:
             seconds = (self._clock.now().steady_ms - reporter.last_delivered_ms) // 1000
             parts.append(f"last delivered {seconds} s ago")
         line = ", ".join(parts)
-        for hold in list(reporter.holds)[:1]:
+        newest_first = sorted(reporter.holds, key=lambda hold: hold.since_ms, reverse=True)
+        for hold in newest_first[:1]:
             hint = (hold.problem.hint or hold.problem.message)[:STATUS_HINT_CHARS_MAX]
             line += f"; {hold.scope.value} hold: {hold.problem.code}: {hint}"
+        if newest_first[1:]:
+            line += f"; {len(newest_first) - 1} more holds"
         return line.replace("\n", " ")  # a line end would begin another state
 
 

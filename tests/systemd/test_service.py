@@ -138,6 +138,18 @@ def test_a_run_of_the_agent_arrives(service: Service) -> None:
     assert service.arrived("Agent-Doc")["status"] == "Failed"
 
 
+def test_a_proxy_is_named_in_the_environment_file(service: Service) -> None:
+    """What the administrator writes there, readable by root alone for a password may be in it, the daemon has."""
+    machine, path = service.machine, "/etc/ssm-status-reporter/environment"
+    before = machine.path(path).read_text("utf-8")
+    assert machine.path(path).stat().st_mode & 0o777 == 0o600
+    machine.write(path, "HTTPS_PROXY=http://user:password@proxy.example:3128\n", mode=0o600)
+    service.control("restart")
+    assert b"HTTPS_PROXY=http://user:password@" in machine.path(f"/proc/{service.pid}/environ").read_bytes()
+    machine.write(path, before, mode=0o600)
+    service.control("restart")
+
+
 def test_the_service_is_bounded(service: Service) -> None:
     """Memory and tasks have limits that the kernel enforces."""
     assert machine_limit(service, "MemoryMax") == 256 << 20

@@ -66,8 +66,12 @@ def installed(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def service(installed: Service) -> Service:
-    """The service, running."""
+    """The service, running, with all it needs, whatever the test before came to."""
+    installed.register()
     installed.machine.write(CREDENTIALS, KEYS, mode=0o600)
+    installed.machine.write(CONFIGURATION, CONFIG)
+    if not installed.machine.run("ss", "-Hltn", "sport = :4566"):
+        installed.start_endpoint()
     installed.control("start")
     return installed
 

@@ -14,6 +14,7 @@ WHEELS := build/wheels
 PROGRAM := /opt/ssm-status-reporter
 UNIT := ssm-status-reporter.service
 UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
+DROP_INS := $(DESTDIR)$(PREFIX)/lib/ssm-status-reporter/drop-ins
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' agent/ssm_status_reporter/__init__.py)
 
 .PHONY: install uninstall deb rpm
@@ -36,10 +37,10 @@ endif
 	@install -d $(DESTDIR)$(PREFIX)/bin
 	@ln -sfn $(PROGRAM)/bin/ssm-status-reporter $(DESTDIR)$(PREFIX)/bin/ssm-status-reporter
 	@install -D -m 644 systemd/$(UNIT) $(UNITS)/$(UNIT)
-	@if test "$$(stat -c %G /etc/shadow)" = root; then \
+	@if test "$$(stat -c %g $(DESTDIR)/etc/shadow 2> /dev/null || echo 0)" = 0; then \
 		install -D -m 644 systemd/$(UNIT).d.examples/shadow.conf $(UNITS)/$(UNIT).d/shadow.conf; fi
-	@install -d $(DESTDIR)$(PREFIX)/share/doc/ssm-status-reporter/drop-ins
-	@install -m 644 systemd/$(UNIT).d.examples/*.conf $(DESTDIR)$(PREFIX)/share/doc/ssm-status-reporter/drop-ins
+	@install -d $(DROP_INS) $(DESTDIR)$(PREFIX)/share/doc/ssm-status-reporter
+	@install -m 644 systemd/$(UNIT).d.examples/*.conf $(DROP_INS)
 	@install -m 644 README.md config/iam-policy.json config/schema.json $(DESTDIR)$(PREFIX)/share/doc/ssm-status-reporter
 	@test -e $(DESTDIR)/etc/ssm-status-reporter/config.yaml || \
 		install -D -m 644 config/config.yaml $(DESTDIR)/etc/ssm-status-reporter/config.yaml
@@ -57,7 +58,8 @@ ifeq ($(DESTDIR),)
 	@packaging/setup remove
 	@if test -n "$(PURGE)"; then packaging/setup purge; fi
 endif
-	@rm -rf $(DESTDIR)$(PROGRAM) $(UNITS)/$(UNIT).d $(DESTDIR)$(PREFIX)/share/doc/ssm-status-reporter
+	@rm -rf $(DESTDIR)$(PROGRAM) $(UNITS)/$(UNIT).d
+	@rm -rf $(DESTDIR)$(PREFIX)/lib/ssm-status-reporter $(DESTDIR)$(PREFIX)/share/doc/ssm-status-reporter
 	@rm -f $(DESTDIR)$(PREFIX)/bin/ssm-status-reporter $(UNITS)/$(UNIT)
 	@rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/ssm-status-reporter.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ssm-status-reporter.conf
 	@if test -n "$(PURGE)"; then rm -rf $(DESTDIR)/etc/ssm-status-reporter; fi

@@ -31,14 +31,16 @@ aws: {endpoint_url: "http://127.0.0.1:4566"}
 delivery: {backoff: {initial: 100ms, max: 500ms}}
 debounce: {window: 0s}
 """
-QUICK: Final = """\
+WATCHDOG_SECONDS: Final = 6
+QUICK: Final = f"""\
 [Service]
-WatchdogSec=4s
+WatchdogSec={WATCHDOG_SECONDS}s
 RestartSec=200ms
 """
 
+REGISTRATION: Final = "/var/lib/amazon/ssm/registration"
+
 _LEDGER: Final = "/srv/ledger.jsonl"
-_REGISTRATION: Final = json.dumps({"ManagedInstanceID": NODE, "Region": "eu-west-1"})
 
 
 def made(target: str, *variables: str) -> None:
@@ -88,11 +90,20 @@ class Service:
         run, write = self.machine.run, self.machine.write
         run("useradd", "--groups", GROUP, MEMBER)
         run("useradd", STRANGER)
-        write("/var/lib/amazon/ssm/registration", _REGISTRATION, mode=0o600)
+        self.register()
         run("chmod", "0700", "/var/lib/amazon", "/var/lib/amazon/ssm")
         write(CONFIGURATION, CONFIG)
-        self.drop_in("hybrid.conf", (CHECKOUT / f"systemd/{UNIT}.d.examples/hybrid.conf").read_text("utf-8"))
+        run("mkdir", "-p", f"/etc/systemd/system/{UNIT}.d")
+        hybrid = [f"{lib}/ssm-status-reporter/drop-ins/hybrid.conf" for lib in ("/usr/lib", "/usr/local/lib")]
+        (installed,) = (path for path in hybrid if self.machine.path(path).exists())
+        run("ln", "-s", installed, f"/etc/systemd/system/{UNIT}.d/")
         self.drop_in("quick.conf", QUICK)
+
+    def register(self) -> None:
+        """What the SSM Agent writes once it is registered."""
+        self.machine.write(
+            REGISTRATION, json.dumps({"ManagedInstanceID": NODE, "Region": "eu-west-1"}), mode=0o600
+        )
 
     def drop_in(self, name: str, text: str) -> None:
         """Change the unit."""
@@ -152,10 +163,23 @@ class Service:
         """Wait for the document's update at the endpoint."""
         return self.machine.until(lambda: self.updates(document), f"an update of {document}")[-1]
 
+    def said(self, text: str) -> dict[str, Any]:
+        """Wait for the newest entry of the unit's journal whose message holds the text."""
+
+        def look() -> list[dict[str, Any]]:
+            entries = self.machine.journal(f"_SYSTEMD_UNIT={UNIT}")
+            return [entry for entry in entries if text in str(entry["MESSAGE"])]
+
+        return self.machine.until(look, f"a line with {text}")[-1]
+
     def logged(self, event: str, **fields: str) -> dict[str, Any]:
         """Wait for the newest entry of the journal with that event and those fields."""
         matches = [f"SSM_EVENT={event}", *(f"SSM_{name.upper()}={value}" for name, value in fields.items())]
         return self.machine.until(lambda: self.machine.journal(f"_SYSTEMD_UNIT={UNIT}", *matches), event)[-1]
+
+    def says(self, text: str) -> None:
+        """Wait for a status line that holds the text."""
+        self.machine.until(lambda: text in self.machine.shown(UNIT, "StatusText"), f"a status line with {text}")
 
     def state(self, *before: str) -> Mapping[str, Any]:
         """What `status --json` prints, called as ``before`` says."""

@@ -188,7 +188,7 @@ class Machine:
         Raises `CommandFailedError`, unless not to ``check``.
         """
         ended = subprocess.run(
-            ["nsenter", "--target", str(self._first), "--all", "--wd=/", "env", "-i", "LC_ALL=C.UTF-8",
+            ["nsenter", "--target", str(self._first), "--all", "env", "-i", "--chdir=/", "LC_ALL=C.UTF-8",
              "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", *command],
             input=feed,
             stdout=subprocess.PIPE,
@@ -239,8 +239,24 @@ class Machine:
         if self._supervisor is not None:
             self._supervisor.kill()
             self._supervisor.wait()
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while self._first_process is not None and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
         for _, _, group in self._hierarchies:
             _remove(group)
+
+    def leftovers(self) -> list[str]:
+        """What a closed machine has left on this one: control groups, mounts, processes."""
+        left = [str(group) for _, _, group in self._hierarchies if group.exists()]
+        base = str(self._log.with_suffix(""))
+        left += [line for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines() if base in line]
+        return left if self._first_process is None else [*left, str(self._first_process)]
+
+    @property
+    def _first_process(self) -> Path | None:
+        """The machine's first process, as long as this machine has it."""
+        path = Path(f"/proc/{self._first}")
+        return path if self._first and path.exists() else None
 
 
 def _remove(group: Path) -> None:

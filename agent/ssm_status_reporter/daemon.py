@@ -12,11 +12,12 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -46,7 +47,7 @@ from ssm_status_reporter.sources.ssm_agent import SsmAgent
 from ssm_status_reporter.ssm.client import SsmClient
 from ssm_status_reporter.ssm.credentials_watch import CredentialsWatch
 from ssm_status_reporter.ssm.settings import ClientSettings
-from ssm_status_reporter.supervision import Supervision
+from ssm_status_reporter.supervision import Supervision, pulses
 
 CONNECTIONS_MAX: Final = 64
 """Kept to the service; the concurrency may be changed up to it by a reload."""
@@ -95,6 +96,7 @@ class Daemon:
         self._manager = ServiceManager()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._ready = False
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT.
@@ -107,19 +109,26 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with AsyncExitStack() as stack:
             stack.callback(self._manager.close)
-            await self._serve(stack)
+            await self._serve_or_stop(stack)
+
+    async def _serve_or_stop(self, stack: AsyncExitStack) -> None:
+        """Serve. A stop that comes before READY ends the start where it is: nothing is out yet to wind down."""
+        serving = asyncio.create_task(self._serve(stack), name="daemon")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not self._ready and not serving.done():
+            log.info("stopped before it was ready")
+            serving.cancel()
+            await asyncio.wait({serving})
+            return
+        await serving
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         configuration = self._configuration
         node = configuration.node
-        identity = await self._unless_stopped(
-            find_identity(
-                node.instance_id, node.region, configuration.sources.ssm_agent.path, os.environ, self._clock
-            )
-        )
-        if identity is None:
-            log.info("stopped before it had found out who it is")
-            return
+        agent_path = configuration.sources.ssm_agent.path
+        identity = await find_identity(node.instance_id, node.region, agent_path, os.environ, self._clock)
         path = configuration.outbox.path
         stack.enter_context(Lock(path, Holder(os.getpid(), self._clock.now().wall_ms)))
         committer = Committer(path, migrations(), self._timestamp)
@@ -177,7 +186,8 @@ class Daemon:
                 await event.wait()
             others.append(tasks.create_task(supervision.keep_status(), name="status line"))
             others.append(tasks.create_task(supervision.feed_watchdog(), name="watchdog"))
-            others.append(tasks.create_task(self._export(parts.identity, supervision), name="metrics"))
+            others.append(tasks.create_task(self._export(parts), name="metrics"))
+            self._ready = True
             self._manager.notify(READY=1)
             log.info("ready")
             await self._stop.wait()
@@ -252,18 +262,6 @@ class Daemon:
         """Decide by the configuration and by what was learnt in earlier runs."""
         outbox.policy = tuning.policy(self._configuration, await outbox.fact(FACT_COMPARISON))
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The result; None when the daemon is to stop before there is one."""
-        working = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait({working})
-            return None
-        return working.result()
-
     # While it runs.
 
     async def _follow_commands(self, reporter: Reporter) -> None:
@@ -305,12 +303,12 @@ class Daemon:
         restart = [key for key in changed if key not in reload.TAKEN]
         log.info("reloaded", changed=list(changed), needs_restart=restart)
 
-    async def _export(self, identity: Identity, supervision: Supervision) -> None:
+    async def _export(self, parts: _Parts) -> None:
         """Metrics, where they are on; and only then is what they need imported."""
         metrics = self._configuration.metrics
         if metrics.listen is None and metrics.textfile is None:
             return
         from ssm_status_reporter.exporter import export  # noqa: PLC0415 (see above)
 
-        health = Health(supervision.pulses, self._clock)
-        await export(metrics, self._configuration.outbox.path, identity, health.stuck, self._clock)
+        health = Health(partial(pulses, parts.committer, parts.reporter), self._clock)
+        await export(metrics, self._configuration.outbox.path, parts.identity, health.stuck, self._clock)

@@ -86,10 +86,10 @@ class Supervision:
         interval = watchdog_interval_seconds()
         if interval is None:
             return
-        before = self.pulses()
+        before = pulses(self._committer, self._reporter)
         while True:
             await asyncio.sleep(interval)
-            now = self.pulses()
+            now = pulses(self._committer, self._reporter)
             stuck = [name for name in now if now[name].stuck_since(before[name])]
             before = now
             if stuck:
@@ -102,21 +102,25 @@ class Supervision:
         return None if delivered_ms is None else age((self._clock.now().steady_ms - delivered_ms) // 1000)
 
     def _status_line(self, totals: Mapping[str, int], last_delivered: Age | None) -> str:
-        parts = [f"{sum(totals.values())} associations", f"{totals.get('pending', 0)} pending"]
+        undelivered = totals.get("pending", 0) + totals.get("in_flight", 0)
+        parts = [f"{sum(totals.values())} associations", f"{undelivered} pending"]
         parts += [f"{count} {state}" for state, count in totals.items() if state in {"parked", "dead"}]
         if last_delivered is not None:
             parts.append(f"last delivered {last_delivered.text} ago")
         line = ", ".join(parts)
-        for hold in list(self._reporter.holds)[:1]:
+        newest_first = sorted(self._reporter.holds, key=lambda hold: hold.since_ms, reverse=True)
+        for hold in newest_first[:1]:
             hint = (hold.problem.hint or hold.problem.message)[:STATUS_HINT_CHARS_MAX]
             line += f"; {hold.scope.value} hold: {hold.problem.code}: {hint}"
+        if newest_first[1:]:
+            line += f"; {len(newest_first) - 1} more holds"
         return line.replace("\n", " ")  # a line end would begin another state
 
-    def pulses(self) -> dict[str, Pulse]:
-        """Each loop as it is now."""
-        committer, reporter = self._committer, self._reporter
-        return {
-            "outbox": Pulse(committer.progress, committer.waiting > 0),
-            # While operations wait, the reporter waits for the outbox: a full disk is not the reporter's standstill.
-            "reporter": Pulse(reporter.progress, reporter.is_woken and committer.waiting == 0),
-        }
+
+def pulses(committer: Committer, reporter: Reporter) -> dict[str, Pulse]:
+    """Each loop as it is now."""
+    return {
+        "outbox": Pulse(committer.progress, committer.waiting > 0),
+        # While operations wait, the reporter waits for the outbox: a full disk is not the reporter's standstill.
+        "reporter": Pulse(reporter.progress, reporter.is_woken and committer.waiting == 0),
+    }

@@ -144,7 +144,7 @@ async def test_a_start_that_waits_for_the_metadata_service_can_be_stopped(tmp_pa
         async with site.daemon(ready=False) as daemon:
             await until(lambda: bool(metadata.asked))
             assert await daemon.stop() == 0
-        assert daemon.logged("stopped before it had found out who it is")
+        assert daemon.logged("stopped before it was ready")
         assert not daemon.logged("started")
 
 

@@ -17,6 +17,8 @@ import pytest
 
 COMMAND: Final = Path(sys.executable).with_name("ssm-status-reporter")
 MESSAGE_SECONDS_MAX: Final = 120.0
+LOOK_SECONDS: Final = 0.05
+"""Between two looks at the log, which has no event for us."""
 WATCHDOG_SECONDS: Final = 2.0
 """Less than SQLite waits for a lock, so that a lock is a stuck outbox."""
 
@@ -43,11 +45,15 @@ class Supervised:
         self._socket.bind(str(home / "notify"))
         self._socket.settimeout(MESSAGE_SECONDS_MAX)
         self.log = home / "log"
+        self.start()
+
+    def start(self) -> None:
+        """Start the daemon; again, if it has ended."""
         environment = {
             "PATH": os.environ["PATH"],
-            "HOME": str(home),
+            "HOME": str(self.home),
             "AWS_EC2_METADATA_DISABLED": "true",
-            "NOTIFY_SOCKET": str(home / "notify"),
+            "NOTIFY_SOCKET": str(self.home / "notify"),
             "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1_000_000)),
         }
         with self.log.open("wb") as log:
@@ -150,3 +156,20 @@ def test_stopping_is_told(daemon: Supervised) -> None:
     message, _ = daemon.until("STOPPING")
     assert message["STATUS"].startswith("stopping")
     assert daemon.process.wait(MESSAGE_SECONDS_MAX) == 0
+
+
+def test_a_stop_before_it_is_ready_ends_the_start(daemon: Supervised) -> None:
+    """A start that waits for its outbox is ended by SIGTERM, cleanly and at once, not by the service manager's kill."""
+    daemon.until("READY")
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(MESSAGE_SECONDS_MAX) == 0
+    with closing(sqlite3.connect(daemon.home / "state/outbox.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        daemon.start()
+        deadline = time.monotonic() + MESSAGE_SECONDS_MAX
+        while "outbox cannot be written" not in daemon.log.read_text("utf-8"):
+            assert time.monotonic() < deadline
+            time.sleep(LOOK_SECONDS)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(MESSAGE_SECONDS_MAX) == 0
+    assert "stopped before it was ready" in daemon.log.read_text("utf-8")

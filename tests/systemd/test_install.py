@@ -1,5 +1,6 @@
 """`make install` and the RPM package: what they put where, on what interpreter, and what they leave behind."""
 
+import re
 import shutil
 import stat
 import subprocess
@@ -55,6 +56,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield machine
     finally:
         machine.close()
+        assert machine.leftovers() == []
 
 
 def _delivers(service: Service, document: str) -> None:
@@ -66,9 +68,16 @@ def _delivers(service: Service, document: str) -> None:
 
 @needs_machine
 def test_make_install_and_uninstall(machine: Machine) -> None:
-    """One command installs a service that works; another removes it, keeping the state unless told otherwise."""
+    """One command installs a service that works, also while an image is built and nothing runs; another removes it.
+
+    State stays unless told otherwise, and so does an edited configuration.
+    """
     service = Service(machine)
-    machine.run("make", "-C", _COPIED, "install")
+    machine.run("unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs /run && exec make -C {_COPIED} install")
+    assert "ssm-status-reporter" in machine.run(_LINK, "--version")
+    spool = machine.path(SPOOL).stat()
+    assert (spool.st_uid, stat.S_IMODE(spool.st_mode)) == (0, 0o2770)
+    machine.run("systemctl", "daemon-reload")
     service.set_up()
     service.start_endpoint()
     _delivers(service, "By-Make")
@@ -88,19 +97,6 @@ def test_make_install_and_uninstall(machine: Machine) -> None:
     machine.run("make", "-C", _COPIED, "uninstall", "PURGE=1")
     for gone in (STATE, SPOOL, CONFIGURATION):
         assert not machine.path(gone).exists()
-
-
-@needs_machine
-def test_make_install_without_a_running_systemd(machine: Machine) -> None:
-    """While an image is built nothing runs, and the installation is whole nevertheless."""
-    hide = "mount -t tmpfs tmpfs /run && exec make -C"
-    machine.run("unshare", "--mount", "sh", "-c", f"{hide} {_COPIED} install")
-    assert "ssm-status-reporter" in machine.run(_LINK, "--version")
-    spool = machine.path(SPOOL).stat()
-    assert stat.S_IMODE(spool.st_mode) == 0o2770
-    assert spool.st_uid == 0
-    machine.run("unshare", "--mount", "sh", "-c", f"{hide} {_COPIED} uninstall")
-    assert not machine.path(_UNIT_FILE).exists()
 
 
 @needs_machine
@@ -137,6 +133,7 @@ def test_make_install_below_another_root(tmp_path: Path) -> None:
         f"usr/lib/systemd/system/{UNIT}",
         "usr/lib/sysusers.d/ssm-status-reporter.conf",
         "usr/lib/tmpfiles.d/ssm-status-reporter.conf",
+        "usr/lib/ssm-status-reporter/drop-ins/hybrid.conf",
         "etc/ssm-status-reporter/config.yaml",
         "opt/ssm-status-reporter/bin/ssm-status-reporter",
     } <= found
@@ -163,3 +160,11 @@ def test_an_interpreter_that_the_service_cannot_reach_is_refused(tmp_path: Path)
     assert str(python) in ended.stderr
     assert "SYSTEM_PYTHON=" in ended.stderr
     assert not (tmp_path / "root").exists()
+
+
+def test_the_unit_lets_run_what_the_installer_takes() -> None:
+    """An interpreter that the installation takes is one that the service may execute, and the other way round."""
+    taken = re.findall(r"/usr/bin/python3\.\d+", (CHECKOUT / "packaging/environment").read_text("utf-8"))
+    unit = (CHECKOUT / "systemd" / UNIT).read_text("utf-8")
+    allowed = [path for line in unit.splitlines() if line.startswith("ExecPaths=") for path in line.split("-")]
+    assert set(taken) - {"/usr/bin/python3.11 to 3.14"} == {path.strip() for path in allowed if "python3" in path}

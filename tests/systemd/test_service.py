@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from agent_support import FAILED, RUNNING, RUNNING_WORKER, ReplayedAgent, changed
 from service_support import (
     CHECKOUT,
     CONFIG,
@@ -19,11 +20,13 @@ from service_support import (
     KEYS,
     MEMBER,
     NODE,
+    REGISTRATION,
     SPOOL,
     STATE,
     STRANGER,
     UNIT,
     UNIT_FILE,
+    WATCHDOG_SECONDS,
     Service,
     package,
     python_too_old,
@@ -31,6 +34,8 @@ from service_support import (
 from systemd_support import CommandFailedError, Machine, why_not
 
 EXPOSURE_MAX: Final = 1.3
+STOP_SECONDS_MAX: Final = 20.0
+"""TimeoutStopSec=: later it would have been killed."""
 CREDENTIALS: Final = "/root/.aws/credentials"
 
 _WHY_NOT: Final = why_not() or python_too_old() or (None if which("dpkg-deb") else "no dpkg-deb for the package")
@@ -55,32 +60,40 @@ def installed(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
         yield service
     finally:
         machine.close()
+        assert machine.leftovers() == []
 
 
 @pytest.fixture
 def service(installed: Service) -> Service:
-    """The service, running."""
+    """The service, running, with all it needs, whatever the test before came to."""
+    installed.register()
     installed.machine.write(CREDENTIALS, KEYS, mode=0o600)
+    installed.machine.write(CONFIGURATION, CONFIG)
+    if not installed.machine.run("ss", "-Hltn", "sport = :4566"):
+        installed.start_endpoint()
     installed.control("start")
     return installed
 
 
-def test_it_starts_before_the_agent_has_its_keys(installed: Service) -> None:
-    """On a hybrid node whose agent has not written keys yet the service is up and waits; the keys end the hold."""
+def test_a_boot_at_which_everything_comes_late(installed: Service) -> None:
+    """The daemon starts before registration, keys and network; each is waited for, said, and needs no hand."""
     machine = installed.machine
-    machine.run("rm", "-rf", "/root/.aws")
-    installed.control("restart")
-    assert installed.is_active()
-    installed.drop("early", document="Keys-Later")
-    machine.until(
-        lambda: "credentials hold" in machine.shown(UNIT, "StatusText"), "the status line names the hold"
-    )
+    installed.control("stop")
+    machine.run("rm", "-rf", "/root/.aws", REGISTRATION)
+    installed.stop_endpoint()
+    machine.run("systemctl", "start", "--no-block", UNIT)
+    entry = installed.said("node.instance_id")
+    assert (entry["PRIORITY"], "registration" in entry["MESSAGE"]) == ("3", True)
+    machine.until(lambda: int(machine.shown(UNIT, "NRestarts")) > 1, "it is started again and again")
+    installed.register()
+    machine.until(installed.is_active, "registered, it is READY")
+    installed.drop("early", document="All-Late")
+    installed.says("credentials hold: NoCredentials")
     machine.write(CREDENTIALS, KEYS, mode=0o600)
-    assert installed.arrived("Keys-Later")["instance_id"] == NODE
-    machine.until(
-        lambda: "1 associations, 0 pending, last delivered" in machine.shown(UNIT, "StatusText"),
-        "the status line says that it was delivered",
-    )
+    installed.says("endpoint hold: ConnectionError")
+    installed.start_endpoint()
+    assert installed.arrived("All-Late")["instance_id"] == NODE
+    installed.says("1 associations, 0 pending, last delivered")
 
 
 def test_the_unit_has_no_fault(service: Service) -> None:
@@ -92,6 +105,52 @@ def test_the_unit_has_no_fault(service: Service) -> None:
     assert machine.shown(UNIT, "CapabilityBoundingSet") == "cap_dac_read_search"
     status = machine.path(f"/proc/{service.pid}/status").read_text("ascii")
     assert f"CapEff:\t{1 << 2:016x}" in status
+
+
+def test_it_comes_after_what_it_uses_and_requires_none_of_it(service: Service) -> None:
+    """Network and SSM Agent (package or snap) come first where they exist; without either the service starts."""
+    others = {
+        "network-online.target",
+        "amazon-ssm-agent.service",
+        "snap.amazon-ssm-agent.amazon-ssm-agent.service",
+    }
+    shown = service.machine.shown
+    assert others <= set(shown(UNIT, "After").split())
+    for required in ("Requires", "Requisite", "BindsTo", "PartOf"):
+        assert not others & set(shown(UNIT, required).split())
+    assert "multi-user.target" in shown(UNIT, "WantedBy")
+
+
+def test_a_run_of_the_agent_arrives(service: Service) -> None:
+    """A run that the SSM Agent writes as it does, 0600 in its 0700 directories, and removes at once, is reported."""
+    state = f"/var/lib/amazon/ssm/{NODE}/document/state"
+    below = [f"/var/lib/amazon/ssm/{NODE}", f"/var/lib/amazon/ssm/{NODE}/document", state]
+    service.machine.run("install", "-d", "-m", "0700", *below)
+    agent = ReplayedAgent(service.machine.path(state))
+    agent.start()
+    service.logged("watching the SSM Agent's runs")
+    name = "Agent-Doc.2026-11-22T13-23-57.041Z"
+    agent.submit(name, changed(RUNNING, "InProgress", "Agent-Doc", name.partition(".")[2]))
+    agent.begin(name)
+    agent.rewrite(name, changed(RUNNING_WORKER, "InProgress", "Agent-Doc", name.partition(".")[2]))
+    agent.rewrite(name, changed(FAILED, "Failed", "Agent-Doc", name.partition(".")[2]))
+    agent.remove(name)
+    for directory in ("/var/lib/amazon", "/var/lib/amazon/ssm", *below, f"{state}/current"):
+        found = service.machine.path(directory).stat()
+        assert (found.st_uid, found.st_mode & 0o777) == (0, 0o700)
+    assert service.arrived("Agent-Doc")["status"] == "Failed"
+
+
+def test_a_proxy_is_named_in_the_environment_file(service: Service) -> None:
+    """What the administrator writes there, readable by root alone for a password may be in it, the daemon has."""
+    machine, path = service.machine, "/etc/ssm-status-reporter/environment"
+    before = machine.path(path).read_text("utf-8")
+    assert machine.path(path).stat().st_mode & 0o777 == 0o600
+    machine.write(path, "HTTPS_PROXY=http://user:password@proxy.example:3128\n", mode=0o600)
+    service.control("restart")
+    assert b"HTTPS_PROXY=http://user:password@" in machine.path(f"/proc/{service.pid}/environ").read_bytes()
+    machine.write(path, before, mode=0o600)
+    service.control("restart")
 
 
 def test_the_service_is_bounded(service: Service) -> None:
@@ -166,7 +225,7 @@ def test_an_idle_daemon_lives_through_the_watchdog(service: Service) -> None:
         return int(machine.shown(UNIT, "WatchdogTimestampMonotonic"))
 
     first = fed()
-    machine.until(lambda: fed() > first + 2 * 4_000_000, "two watchdog intervals passed")
+    machine.until(lambda: fed() > first + WATCHDOG_SECONDS * 1_000_000, "a whole watchdog interval passed")
     assert service.pid == before
 
 
@@ -210,9 +269,34 @@ def test_a_bad_configuration_is_not_tried_again_and_again(service: Service) -> N
         service.control("restart")
     assert machine.shown(UNIT, "ActiveState") == "failed"
     assert machine.shown(UNIT, "ExecMainStatus") == "78"
+    assert service.said("wings: unknown key")["PRIORITY"] == "3"
     machine.write(CONFIGURATION, CONFIG)
     service.control("start")
     assert service.is_active()
+
+
+def test_an_outbox_of_somebody_elses_is_said_with_the_remedy(service: Service) -> None:
+    """An outbox that root copied into place and kept: 69, an error that says chown, and a start once that is done."""
+    machine = service.machine
+    service.control("stop")
+    machine.run("chown", "root:root", f"{STATE}/outbox.db")
+    with pytest.raises(CommandFailedError):
+        service.control("start")
+    assert machine.shown(UNIT, "ExecMainStatus") == "69"
+    entry = service.said(f"{STATE}/outbox.db: may not be written")
+    assert (entry["PRIORITY"], "chown" in entry["MESSAGE"]) == ("3", True)
+    machine.run("chown", f"{GROUP}:{GROUP}", f"{STATE}/outbox.db")
+    machine.until(service.is_active, "it starts by itself")
+
+
+def test_a_member_looks_and_does_not_change(service: Service) -> None:
+    """A member of the group who retries dead letters is told to be root, in one line."""
+    command = ("runuser", "--user", MEMBER, "--", "ssm-status-reporter", "dead-letters")
+    assert service.machine.run(*command, "list") == "no dead letters\n"
+    with pytest.raises(CommandFailedError) as refused:
+        service.machine.run(*command, "retry", "--all")
+    assert "run as root" in str(refused.value)
+    assert "Traceback" not in str(refused.value)
 
 
 def test_it_stops_in_time_with_a_call_out(service: Service) -> None:
@@ -239,13 +323,11 @@ _READ: Final = (
     f"/home/{STRANGER}/secret",
     "/srv/of-stranger",
     CREDENTIALS,
-    "/var/lib/amazon/ssm/registration",
+    REGISTRATION,
 )
-_WRITE: Final = (
-    *("/", "/etc", "/etc/ssm-status-reporter", "/usr", "/opt", "/opt/ssm-status-reporter", "/var", "/var/lib"),
-    *("/var/lib/amazon/ssm", "/var/spool", "/root", "/root/.aws", "/home", "/srv", "/dev/shm", "/run", "/var/tmp"),  # noqa: S108 - named to be refused
-    *(STATE, SPOOL),
-)
+_OWN: Final = ("/tmp", "/var/tmp", "/dev/mqueue", STATE, SPOOL)  # noqa: S108 - its own, by PrivateTmp= and PrivateIPC=
+_DEPTH_MAX: Final = 4
+"""How far down directories are looked at; what lies deeper belongs to what stands above it."""
 _SANDBOX: Final = f"""
 import subprocess
 
@@ -260,13 +342,15 @@ def read(path):
     with open(path) as file:
         file.read(1)
 
-def write(path):
-    with open(path + "/.probe", "w") as file:
-        file.write("x")
-    os.unlink(path + "/.probe")
+def writable(top):
+    for directory, below, _ in os.walk(top):
+        if directory.startswith(("/proc/", "/sys/")) or directory.count("/") >= {_DEPTH_MAX} or directory in {_OWN!r}:
+            below.clear()
+        if os.access(directory, os.W_OK):
+            yield directory
 
 found["read"] = [path for path in {_READ!r} if tried(read, path) == "done"]
-found["written"] = [path for path in {_WRITE!r} if tried(write, path) == "done"]
+found["written"] = sorted(writable("/"))
 found["root's home"] = sorted(os.listdir("/root"))
 found["shell"] = tried(subprocess.run, ["/bin/sh", "-c", "true"])
 found["processes"] = len([name for name in os.listdir("/proc") if name.isdigit()])
@@ -284,11 +368,26 @@ def test_the_sandbox_opens_what_is_needed_and_nothing_else(service: Service) -> 
     machine.write("/srv/of-stranger", "secret", mode=0o600, owner=f"{STRANGER}:{STRANGER}")
     found = service.probe(_SANDBOX)
     service.control("restart")
-    assert found["read"] == [CREDENTIALS, "/var/lib/amazon/ssm/registration"]
-    assert found["written"] == ["/var/tmp", STATE, SPOOL]  # noqa: S108 - its own, by PrivateTmp=
+    assert found["read"] == [CREDENTIALS, REGISTRATION]
+    assert found["written"] == sorted(_OWN)
     assert found["root's home"] == [".aws"]
     assert found["shell"] == "Permission denied"
     assert found["processes"] <= 2  # the daemon's and the probe's
+
+
+def test_a_shadow_of_root_alone_is_covered(service: Service) -> None:
+    """Where /etc/shadow is root:root, which the capability would reach, the drop-in for it keeps it shut."""
+    machine = service.machine
+    machine.run("chown", "root:root", "/etc/shadow")
+    script = "with open('/etc/shadow') as file:\n    found['size'] = len(file.read())"
+    try:
+        service.drop_in("shadow.conf", (CHECKOUT / f"systemd/{UNIT}.d.examples/shadow.conf").read_text("utf-8"))
+        assert service.probe(script)["size"] == 0
+        machine.run("rm", f"/etc/systemd/system/{UNIT}.d/shadow.conf")
+        assert service.probe(script)["size"] > 0  # or the drop-in proves nothing
+    finally:
+        machine.run("rm", "-f", f"/etc/systemd/system/{UNIT}.d/shadow.conf")
+        machine.run("chown", "root:shadow", "/etc/shadow")
 
 
 def test_client_keys_are_handed_over(service: Service) -> None:

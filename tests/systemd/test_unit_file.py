@@ -50,5 +50,7 @@ def test_every_wait_has_a_bound() -> None:
     text = (CHECKOUT / "systemd" / UNIT).read_text("utf-8")
     settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     assert settings["StartLimitIntervalSec"] == "0"
-    assert settings["RestartSec"] == "5s"
+    assert (settings["Restart"], settings["RestartSec"]) == ("always", "5s")
+    assert settings["RestartPreventExitStatus"] == "78"
+    assert settings["WatchdogSec"] == "60s"  # on the machine of the tests a drop-in makes it shorter
     assert 10 < int(settings["TimeoutStopSec"].removesuffix("s")) <= 30

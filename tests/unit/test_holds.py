@@ -241,6 +241,16 @@ def test_an_answer_opens_every_scope_that_it_shows_to_be_in_order(name: str) -> 
     assert opened == {_HOLDS[each] for each in _OPENED[name]}
 
 
+def test_a_call_that_went_out_shows_that_keys_are_there() -> None:
+    """Keys that were missing here and came are no hold any more, though the network is missing next."""
+    noted = board((WEB, Withheld(Scope.CREDENTIALS, NO_REQUEST)))
+    noted.record(WEB, NO_CONNECTION, at(60 * MINUTE), 0.5)
+    assert noted.find(Scope.CREDENTIALS, EVERYTHING) is None
+    refused = board((WEB, EXPIRED))
+    refused.record(WEB, NO_CONNECTION, at(60 * MINUTE), 0.5)
+    assert refused.find(Scope.CREDENTIALS, EVERYTHING) is not None
+
+
 def test_another_associations_success_does_not_open_what_is_denied_to_one() -> None:
     """A document that IAM denies stays held while others are delivered."""
     noted = board((WEB, DENIED))

@@ -111,10 +111,17 @@ def test_a_long_text_is_cut(journal: Journal) -> None:
 
 
 def test_without_the_journal_the_line_is_written(journal: Journal) -> None:
-    """While the journal restarts, events are lines on standard error and not lost."""
+    """While the journal restarts, events are lines on standard error, not lost, and of the same priority."""
     logs.configure("info", "auto", journal.stream, journal.address + "-gone")
-    structlog.get_logger().info("delivered", document="My-Doc")
-    assert json.loads(journal.written())["document"] == "My-Doc"
+    structlog.get_logger().error("dead", document="My-Doc")
+    line = journal.written()
+    assert line.startswith("<3>")
+    assert json.loads(line.removeprefix("<3>"))["document"] == "My-Doc"
+
+
+def test_a_text_of_many_lines_is_marked_in_each() -> None:
+    """Every line of a bad configuration's errors is an error to the journal, not the first alone."""
+    assert journald.marked("one\ntwo\n", "error") == "<3>one\n<3>two"
 
 
 def test_another_stream_is_no_journal(journal: Journal, tmp_path: Path) -> None:

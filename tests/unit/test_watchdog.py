@@ -1,10 +1,18 @@
 """The watchdog: the service manager hears from a daemon whose loops get on, and from no other."""
 
+import asyncio
 import os
+import random
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from ssm_status_reporter.domain.backoff import Backoff
+from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.host.watchdog import Pulse, watchdog_interval_seconds
+from ssm_status_reporter.reporter import Pace, Reporter
+from ssm_status_reporter.supervision import pulses
 
 OWN_PID = str(os.getpid())
 
@@ -43,3 +51,30 @@ def test_the_service_manager_is_told_twice_in_its_interval(
 ) -> None:
     """WatchdogSec= is followed when it is meant for this process, and only then."""
     assert watchdog_interval_seconds(environment) == seconds
+
+
+class _Hanging:
+    """Whatever is asked of it never ends."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def never(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        return never
+
+
+async def test_a_reporter_that_hangs_misses_the_watchdog() -> None:
+    """A turn that never ends is seen as soon as something is due; before that the daemon is merely idle."""
+    idle = cast("Any", SimpleNamespace(progress=0, waiting=0))
+    hanging = cast("Any", _Hanging())
+    reporter = Reporter(hanging, hanging, SystemClock(), random.random, Pace(1, 1.0, 1, Backoff(1, 1)))
+    running = asyncio.create_task(reporter.run())
+    while not reporter.progress:  # noqa: ASYNC110 - its turn begins within this loop's next ones
+        await asyncio.sleep(0)
+    first, second = pulses(idle, reporter), pulses(idle, reporter)
+    assert not any(second[name].stuck_since(first[name]) for name in second)
+    reporter.wake()
+    first, second = pulses(idle, reporter), pulses(idle, reporter)
+    assert [name for name in second if second[name].stuck_since(first[name])] == ["reporter"]
+    running.cancel()
+    await asyncio.wait({running})

@@ -2,7 +2,7 @@
 
 import click
 
-from ssm_status_reporter.cli.invocation import Invocation, load_configuration
+from ssm_status_reporter.cli.invocation import Invocation, complain, load_configuration
 from ssm_status_reporter.config import DEFAULT_PATH, advice, is_there
 
 
@@ -17,6 +17,6 @@ def check(ctx: click.Context) -> None:
     named = ctx.ensure_object(Invocation).config_path
     path = DEFAULT_PATH if named is None else named
     for finding in advice(configuration):
-        click.echo(f"{path}: warning: {finding}", err=True)
+        complain(f"{path}: warning: {finding}", "warning")
     absent = named is None and not is_there(path)
     click.echo(f"{path}: ok" + (" (no such file: the defaults apply)" if absent else ""))

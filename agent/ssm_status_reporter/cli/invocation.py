@@ -1,5 +1,6 @@
 """What every command is told by the options that stand before its name."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,14 @@ class Invocation:
     config_path: Path | None = None
 
 
+def complain(text: str, level: str = "error") -> None:
+    """Say on standard error what is wrong; where that is the journal, with the level's priority."""
+    # Only a command that finds something wrong needs it.
+    from ssm_status_reporter.host.journald import is_journal, marked  # noqa: PLC0415 - see above
+
+    click.echo(marked(text, level) if is_journal(sys.stderr) else text, err=True)
+
+
 def load_configuration(ctx: click.Context) -> "Configuration":
     """The configuration this invocation names, or the default one, or the defaults.
 
@@ -31,5 +40,5 @@ def load_configuration(ctx: click.Context) -> "Configuration":
     try:
         return load_or_default(ctx.ensure_object(Invocation).config_path)
     except BadConfiguration as error:
-        click.echo(str(error), err=True)
+        complain(str(error))
         ctx.exit(ExitCode.BAD_CONFIGURATION)

@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+import traceback
 from collections.abc import Iterator
 
 import click
 
 from ssm_status_reporter.cli.exit_codes import ExitCode
-from ssm_status_reporter.cli.invocation import Invocation, load_configuration
+from ssm_status_reporter.cli.invocation import Invocation, complain, load_configuration
 from ssm_status_reporter.config import load_or_default
 from ssm_status_reporter.daemon import Daemon, Surroundings
 from ssm_status_reporter.host import logs
@@ -33,11 +34,14 @@ def run(ctx: click.Context) -> None:
         asyncio.run(_run(Daemon(configuration, surroundings)))
     except* (NoIdentityError, OutboxError, OSError) as group:
         for error in _each(group):
-            click.echo(f"ssm-status-reporter: {error}", err=True)
+            complain(f"ssm-status-reporter: {error}")
         ctx.exit(ExitCode.UNAVAILABLE)
+    except* Exception as group:  # noqa: BLE001 - a defect: said with its place and an error's priority, then started anew
+        complain("".join(traceback.format_exception(group)))
+        ctx.exit(ExitCode.FAILED)
 
 
-def _each(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+def _each(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _each(error)

@@ -177,9 +177,8 @@ class HoldBoard:
         """Take note of an answer; returns what it shut or opened."""
         if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._known_denied):
             return ()
-        openings = tuple(
-            Opening(self._holds.pop(key)) for key in _proven_by(association, outcome) if key in self._holds
-        )
+        proven = (*_proven_by(association, outcome), *self._proven_by_a_call(outcome))
+        openings = tuple(Opening(self._holds.pop(key)) for key in proven if key in self._holds)
         self._extend_streaks(association, outcome)
         blamed = self._blame(association, outcome)
         if blamed is None:
@@ -214,6 +213,13 @@ class HoldBoard:
                 return Withheld(Scope.PERMISSION, problem, effect, None if hold is None else hold.next_probe_ms)
             case _:
                 return failure
+
+    def _proven_by_a_call(self, outcome: Outcome | Answer) -> tuple[_Key, ...]:
+        """A call that went out was signed: keys that were missing here are here, whatever came of the call."""
+        key = (Scope.CREDENTIALS, EVERYTHING)
+        standing = self._holds.get(key)
+        missing_here = standing is not None and standing.problem.request_id is None
+        return (key,) if missing_here and isinstance(outcome, Unreachable | Unavailable) else ()
 
     def _extend_streaks(self, association: Association, outcome: Outcome | Answer) -> None:
         if isinstance(outcome, Unreachable | Unavailable):

@@ -4,7 +4,8 @@ Rules:
   * Used when standard error is the journal (`is_journal`), and only then. ``MESSAGE`` is the line that would have
     been written there; beside it each field of the event is one of the entry, ``document`` as ``SSM_DOCUMENT``.
   * An entry is one datagram, so a field is cut to `FIELD_BYTES_MAX`.
-  * What the journal does not take (it restarts, an entry is too large) goes to standard error as a line.
+  * What the journal does not take (it restarts, an entry is too large) goes to standard error as a line, its
+    priority before it.
 
 Own code because it is one ``sendto``: the packages that offer it need systemd's headers.
 Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL, systemd.exec(5) for $JOURNAL_STREAM.
@@ -37,6 +38,14 @@ def is_journal(stream: TextIO, environment: Mapping[str, str] = os.environ) -> b
     return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
+def marked(text: str, level: str) -> str:
+    """The text as the journal takes it from a stream, each line with the level's priority before it.
+
+    Source: sd-daemon(3); a line without counts as information.
+    """
+    return "\n".join(f"<{PRIORITIES[level]}>{line}" for line in text.splitlines())
+
+
 class JournalLogger:
     """What structlog hands rendered events to."""
 
@@ -50,7 +59,8 @@ class JournalLogger:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as journal:
                 journal.sendto(entry(line, fields), self._address)
         except OSError:
-            self._stream.write(line + "\n")
+            level = fields.get("level")
+            self._stream.write(marked(line, level if isinstance(level, str) else "info") + "\n")
             self._stream.flush()
 
     debug = info = warning = error = critical = exception = log = msg

@@ -27,6 +27,7 @@ import structlog
 
 from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX
 from ssm_status_reporter.outbox.database import (
+    WRITE_REMEDY,
     Durability,
     Files,
     Migration,
@@ -275,7 +276,7 @@ class Committer:
             return opened(self._path, self._versions)
         except sqlite3.DatabaseError as error:
             if not is_broken(error):
-                raise
+                raise OutboxError(f"{self._path}: cannot be used ({error}): {WRITE_REMEDY}") from error
             self._say_broken(error)
             return opened(self._path, self._versions)
 

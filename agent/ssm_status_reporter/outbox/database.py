@@ -22,6 +22,7 @@ JOURNAL_BYTES_MAX: Final = 8 * 1024 * 1024
 """What the -wal file is cut to after a checkpoint."""
 FILE_MODE: Final = 0o640
 DIRECTORY_MODE: Final = 0o750
+WRITE_REMEDY: Final = "make room on the disk, and its file system writable"
 
 
 class Durability(StrEnum):
@@ -74,13 +75,17 @@ def is_broken(error: sqlite3.Error) -> bool:
 def opened(path: Path, versions: tuple[Migration, ...]) -> sqlite3.Connection:
     """A connection to a sound database of the latest version; the file and its directory are made if missing.
 
-    Raises `OutboxTooNewError`, and `sqlite3.DatabaseError` for which `is_broken` tells whether to set it aside.
+    Raises `OutboxTooNewError`, `OutboxError` for a file of somebody else's (SQLite would open it read-only, for good),
+    and `sqlite3.DatabaseError` for which `is_broken` tells whether to set it aside.
     """
     if not path.parent.exists():
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True)
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, FILE_MODE))
         path.chmod(FILE_MODE)  # whatever the umask says
+    for part in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        if part.exists() and not os.access(part, os.W_OK):
+            raise OutboxError(f"{part}: may not be written: chown it to the user that the daemon runs as")
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
     )

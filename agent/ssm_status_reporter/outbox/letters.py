@@ -7,6 +7,7 @@ Rules:
   * The command does not leave files behind that the daemon's user could not write: it acts as their owner.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -128,10 +129,12 @@ def _writing(outbox: Path) -> Iterator[Tables]:
 @contextmanager
 def _as_owner(outbox: Path) -> Iterator[None]:
     """Act as the owner of the file, as root: what SQLite creates beside it must stay the daemon's to write."""
+    owner = outbox.stat()
     if os.geteuid() != 0:
+        if os.geteuid() != owner.st_uid:
+            raise PermissionError(errno.EPERM, "only its owner and root may")
         yield
         return
-    owner = outbox.stat()
     os.setegid(owner.st_gid)
     os.seteuid(owner.st_uid)
     try:

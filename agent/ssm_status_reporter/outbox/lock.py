@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import msgspec
 
-from ssm_status_reporter.outbox.database import DIRECTORY_MODE, FILE_MODE, OutboxError
+from ssm_status_reporter.outbox.database import DIRECTORY_MODE, FILE_MODE, WRITE_REMEDY, OutboxError
 
 LOCK_BYTES_MAX: Final = 4096
 LOCK_TRIES: Final = 5
@@ -56,9 +56,13 @@ class Lock:
             raise OutboxInUseError(
                 f"{outbox}: {who} already runs as the daemon of this outbox; stop it, or set another outbox.path"
             )
-        os.fchmod(self._descriptor, FILE_MODE)
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, msgspec.json.encode(holder), 0)
+        try:
+            os.fchmod(self._descriptor, FILE_MODE)
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, msgspec.json.encode(holder), 0)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise OutboxError(f"{path}: cannot be written ({error.strerror}): {WRITE_REMEDY}") from error
 
     def release(self) -> None:
         """Let another daemon have the outbox."""

@@ -55,7 +55,7 @@ async def test_a_burst_within_the_window_is_two_calls_and_the_newest_wins(tmp_pa
     """The first change of a quiet association goes out at once; of 50 within the window only the last follows."""
     async with Emulator() as emulator:
         # Fifty files take some ten milliseconds: the window is long enough for a machine that stands still at times.
-        site = Site(tmp_path, emulator.url, {"debounce": {"window": "3s"}})
+        site = Site(tmp_path, emulator.url, {"debounce": {"window": "5s"}})
         async with site.daemon() as daemon:
             site.drop("Doc", "Pending", "0")
             await emulator.wait_for(lambda ledger: len(ledger) == 1)

@@ -17,13 +17,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, TypeVar
 
 import msgspec
 import structlog
 from asyncinotify import Inotify, Mask
 
-from ssm_status_reporter import __version__, reload, tuning
+from ssm_status_reporter import __version__, assembly, reload, tuning
 from ssm_status_reporter.config import BadConfiguration, Configuration
 from ssm_status_reporter.domain.limits import STOP_SECONDS_MAX
 from ssm_status_reporter.domain.outcome import Scope
@@ -40,19 +39,9 @@ from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE
 from ssm_status_reporter.ports import Chance, Clock, Source, Teller
 from ssm_status_reporter.reporter import Reporter
-from ssm_status_reporter.sources.agent_reader import Absence, AgentSettings
-from ssm_status_reporter.sources.results_directory import ResultsDirectory
-from ssm_status_reporter.sources.spool_reader import Settings
-from ssm_status_reporter.sources.ssm_agent import SsmAgent
 from ssm_status_reporter.ssm.client import SsmClient
 from ssm_status_reporter.ssm.credentials_watch import CredentialsWatch
-from ssm_status_reporter.ssm.settings import ClientSettings
 from ssm_status_reporter.supervision import Supervision, pulses
-
-CONNECTIONS_MAX: Final = 64
-"""Kept to the service; the concurrency may be changed up to it by a reload."""
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -146,9 +135,9 @@ class Daemon:
         await outbox.put_fact(
             FACT_NODE, msgspec.json.encode(NodeView(identity.instance_id, identity.region)).decode()
         )
-        service = SsmClient(self._client_settings(identity), self._clock)
+        service = SsmClient(assembly.client_settings(configuration, identity), self._clock)
         stack.push_async_callback(service.close)
-        teller = self._teller(identity)
+        teller = assembly.teller(configuration, identity, self._clock, self._chance)
         follower = None if teller is None else teller.announce
         reporter = Reporter(outbox, service, self._clock, self._chance, tuning.pace(configuration), follower)
         outbox.on_news = reporter.wake
@@ -166,7 +155,7 @@ class Daemon:
 
     async def _run_tasks(self, parts: _Parts) -> None:
         outbox, reporter, teller = parts.outbox, parts.reporter, parts.teller
-        sources = self._sources(parts.identity, outbox)
+        sources = assembly.sources(self._configuration, parts.identity, outbox, self._clock)
         keys = CredentialsWatch(self._clock, parts.try_credentials)
         supervision = Supervision(self._manager, self._clock, outbox, parts.committer, reporter)
         async with asyncio.TaskGroup() as tasks:
@@ -213,47 +202,6 @@ class Daemon:
                 "stopping with calls unanswered: they are settled at the next start", calls=reporter.calls_out
             )
             delivery.cancel()
-
-    def _sources(self, identity: Identity, outbox: SqliteOutbox) -> list[Source]:
-        sources: list[Source] = []
-        directory = self._configuration.sources.results_directory
-        if directory.enabled:
-            settings = Settings(
-                str(directory.path.absolute()),
-                directory.after_accept,
-                directory.max_file_size_bytes,
-                identity.instance_id,
-                self._configuration.node.allow,
-            )
-            sources.append(ResultsDirectory(settings, self._clock, outbox))
-        agent = self._configuration.sources.ssm_agent
-        if agent.enabled is not False:
-            absence = Absence.COMPLAINED_OF if agent.enabled is True else Absence.EXPECTED
-            runs = AgentSettings(str(agent.path.absolute()), identity.instance_id, agent.associations, absence)
-            sources.append(SsmAgent(runs, self._clock))
-        return sources
-
-    def _teller(self, identity: Identity) -> Teller | None:
-        """The broker: a source, and where outcomes are told."""
-        mqtt = self._configuration.sources.mqtt
-        if not mqtt.enabled:
-            return None
-        # Here, not above: whoever has no broker does without its libraries.
-        from ssm_status_reporter.sources.mqtt import Mqtt, MqttSettings  # noqa: PLC0415
-
-        settings = MqttSettings(mqtt, identity.instance_id, self._configuration.node.allow)
-        return Mqtt(settings, self._clock, self._chance)
-
-    def _client_settings(self, identity: Identity) -> ClientSettings:
-        aws = self._configuration.aws
-        return ClientSettings(
-            region=identity.region,
-            endpoint_url=aws.endpoint_url,
-            profile=aws.profile,
-            ca_bundle=aws.ca_bundle,
-            timeout_ms=self._configuration.delivery.timeout_ms,
-            connections=CONNECTIONS_MAX,
-        )
 
     def _timestamp(self) -> str:
         return datetime.fromtimestamp(self._clock.now().wall_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")

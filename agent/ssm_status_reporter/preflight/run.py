@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from ssm_status_reporter.assembly import client_settings
 from ssm_status_reporter.config import Configuration, Mqtt
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.host.identity import Identity, NoIdentityError, find_identity
@@ -16,7 +17,6 @@ from ssm_status_reporter.preflight.machine import agent_finding, disk_finding, o
 from ssm_status_reporter.preflight.service import answer_findings, credentials_finding
 from ssm_status_reporter.ssm.client import SsmClient
 from ssm_status_reporter.ssm.credentials import NoKeysError
-from ssm_status_reporter.ssm.settings import ClientSettings
 
 IDENTITY: Final = "identity"
 BROKER: Final = "broker"
@@ -50,17 +50,8 @@ def _outbox(path: Path) -> list[Finding]:
 
 
 async def _service(configuration: Configuration, identity: Identity, clock: Clock) -> AsyncIterator[Finding]:
-    aws = configuration.aws
-    settings = ClientSettings(
-        region=identity.region,
-        endpoint_url=aws.endpoint_url,
-        profile=aws.profile,
-        ca_bundle=aws.ca_bundle,
-        timeout_ms=configuration.delivery.timeout_ms,
-        connections=1,
-    )
     association = Association(identity.instance_id, UNKNOWN_DOCUMENT)
-    async with SsmClient(settings, clock) as client:
+    async with SsmClient(client_settings(configuration, identity), clock) as client:
         try:
             origin = await client.credentials.origin()
         except NoKeysError as error:
@@ -68,7 +59,7 @@ async def _service(configuration: Configuration, identity: Identity, clock: Cloc
         else:
             yield credentials_finding(origin, clock.now().wall_ms)
         answer = await client.describe(association)
-        address = aws.endpoint_url or f"ssm in {identity.region}"
+        address = configuration.aws.endpoint_url or f"ssm in {identity.region}"
         for finding in answer_findings(answer, association, address, client.measured_skew_ms()):
             yield finding
 

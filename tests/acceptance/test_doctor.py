@@ -1,5 +1,6 @@
 """``doctor``: what an administrator reads before, and when, something does not work."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,6 +143,31 @@ async def test_a_results_directory_with_the_wrong_mode(tmp_path: Path, mode: int
         _, found = await findings(site)
     assert amiss(found) == {"results directory"}
     assert found["results directory"]["remedy"] == f"{remedy} {site.spool}"
+
+
+async def test_a_broker_is_tried_as_far_as_nobody_is_disturbed(tmp_path: Path) -> None:
+    """Whether it can be connected to: no login, which would end the daemon's own session; nobody there is amiss."""
+    said = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1):
+            said.set()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with Emulator() as emulator, server:
+        mqtt = {"enabled": True, "host": "127.0.0.1", "port": port}
+        site = Site(tmp_path, emulator.url, {"sources": {"mqtt": mqtt}})
+        code, found = await findings(site)
+        assert code == 0
+        assert f"127.0.0.1:{port}" in found["broker"]["detail"]
+        assert not said.is_set()
+        site.configure({"sources": {"mqtt": {"port": free_port()}}})
+        code, found = await findings(site)
+    assert code == 1
+    assert amiss(found) == {"broker"}
+    assert "sources.mqtt" in found["broker"]["remedy"]
 
 
 async def test_what_the_daemon_met_is_told(tmp_path: Path) -> None:

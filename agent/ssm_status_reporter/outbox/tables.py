@@ -324,10 +324,6 @@ class Tables:
         """Remember it."""
         self._execute("INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)", (name, value))
 
-    def remove_fact(self, name: str) -> None:
-        """Forget it."""
-        self._execute("DELETE FROM fact WHERE name = ?", (name,))
-
 
 _DEAD_LETTER: Final = (
     "SELECT id, instance_id, document, status, message, additional_info, observed_at_ms, "

@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from asyncinotify import Inotify, Mask
 
 from ssm_status_reporter import __version__, assembly, reload, tuning
 from ssm_status_reporter.config import BadConfiguration, Configuration
-from ssm_status_reporter.domain.limits import STOP_SECONDS_MAX
+from ssm_status_reporter.domain.limits import CANCEL_AGAIN_SECONDS, STOP_SECONDS_MAX
 from ssm_status_reporter.domain.outcome import Scope
 from ssm_status_reporter.host import logs
 from ssm_status_reporter.host.identity import Identity, find_identity
@@ -184,17 +184,14 @@ class Daemon:
                 teller.take_nothing_new()
             await self._wind_down(others, delivery, reporter)
             if telling is not None:
-                telling.cancel()
-                await asyncio.wait({telling})
+                await _cancelled([telling])
             log.info("stopped")
 
     async def _wind_down(
         self, others: list["asyncio.Task[None]"], delivery: "asyncio.Task[None]", reporter: Reporter
     ) -> None:
         self._manager.notify(STOPPING=1, STATUS="stopping: finishing the calls that are out")
-        for task in others:
-            task.cancel()
-        await asyncio.wait(others)
+        await _cancelled(others)
         reporter.stop()
         done, _ = await asyncio.wait({delivery}, timeout=STOP_SECONDS_MAX)
         if not done:
@@ -260,3 +257,12 @@ class Daemon:
 
         health = Health(partial(pulses, parts.committer, parts.reporter), self._clock)
         await export(metrics, self._configuration.outbox.path, parts.identity, health.stuck, self._clock)
+
+
+async def _cancelled(tasks: Collection["asyncio.Task[None]"]) -> None:
+    """Cancel them, and wait until they have ended. A cancellation can get lost in what a library awaits."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)

@@ -79,7 +79,9 @@ class Supervision:
                 self._manager.notify(STATUS=self._status_line(totals, since))
                 await asyncio.sleep(STATUS_SECONDS)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(turned.wait(), None if since is None else since.fresh_seconds)
+                    # Not wait_for: Python 3.11's loses a cancellation that comes together with the event.
+                    async with asyncio.timeout(None if since is None else since.fresh_seconds):
+                        await turned.wait()
 
     async def feed_watchdog(self) -> None:
         """The watchdog, until cancelled, as long as the loops get on."""

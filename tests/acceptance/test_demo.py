@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 from emulator_support import connect
 from ssm_status_reporter.cli import demo as command
-from ssm_status_reporter.demo import ssm_agent, story
+from ssm_status_reporter.demo import ssm_agent, stage, story
 from ssm_status_reporter.demo.account import Account, Row, account
 from ssm_status_reporter.demo.daemon_process import ACCESS_KEY_ID, NODE, DaemonProcess, DemoFailedError, Premises
 from ssm_status_reporter.demo.narration import Actor, Line, Logged, Narrator, Reception
@@ -242,8 +242,10 @@ def test_a_daemon_that_cannot_start_fails_the_demo(tmp_path: Path) -> None:
     assert "broken on purpose" in (kept / "daemon.log").read_text("utf-8")
 
 
-async def test_the_agents_own_report_is_really_lost(tmp_path: Path) -> None:
+async def test_the_agents_own_report_is_really_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the service's ledger: the agent's calls for the end came to nothing, the daemon asked and then called once."""
+    for module in (stage, story):  # how long it may take is another test's subject
+        monkeypatch.setattr(module, "STORY_SECONDS_MAX", PATIENCE_SECONDS)
     drawn = await story.perform(tmp_path, Listener())
     assert drawn.missing == []
     assert [(run.document, run.lost, run.delivered) for run in drawn.agents_runs] == [("Acme-Backup", 3, 1)]

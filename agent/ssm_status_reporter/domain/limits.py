@@ -102,6 +102,8 @@ EVENTS_PER_DRAIN_MAX: Final = 1024
 # Stopping.
 STOP_SECONDS_MAX: Final = 10.0
 """Calls in flight get so long to finish at SIGTERM."""
+CANCEL_AGAIN_SECONDS: Final = 5.0
+"""What has not ended so long after its cancellation is cancelled once more: longer than any source takes to stop."""
 
 # The SSM Agent's runs.
 AGENT_RUNS_HELD_MAX: Final = 256

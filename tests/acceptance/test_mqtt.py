@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from ssm_status_reporter.emulator.server import Emulator
 
 MESSAGES = 1000
 DOCUMENTS = 50
-KILLS = 3
+KILLS = 4
 ACL = f"""\
 user {USER}
 topic readwrite ssm-status/+/results
@@ -136,28 +137,37 @@ async def everything_arrived(daemon: Daemon, emulator: Emulator) -> None:
         assert numbers == sorted(numbers), "nothing older over something newer"
 
 
+@contextmanager
+def unwritable(outbox: Path) -> Iterator[None]:
+    """Somebody else writes to the outbox, and takes long: nothing can be committed."""
+    with closing(sqlite3.connect(outbox, isolation_level=None)) as connection:
+        connection.execute("PRAGMA busy_timeout = 20000")
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
 async def test_sigkill_of_the_daemon_among_a_thousand_messages_loses_none(place: Place) -> None:
-    """Whatever moment the daemon is killed at, the broker has what it had not committed, and sends it again."""
+    """Killed with messages taken and not committed, the daemon gets them again: they were not acknowledged."""
     chance = random.Random(20_261_126)  # noqa: S311 - moments, no secret
-    async with Emulator() as emulator:
+    async with Emulator() as emulator, place.peer() as runner:
         site = place.site(emulator.url)
         async with site.daemon() as daemon:  # from here on the broker keeps what it is not there for
             await daemon.line(CONNECTED)
 
-        async def publish() -> None:
-            async with place.peer() as runner:
-                for start in range(0, MESSAGES, DOCUMENTS):
-                    runs = [run_of(number) for number in range(start, start + DOCUMENTS)]
-                    await asyncio.gather(*(runner.publish(body) for _, body in runs))
-                    await asyncio.sleep(0.05)  # the runners' own pace, whatever the daemon does
+        async def publish(*numbers: int) -> None:
+            await asyncio.gather(*(runner.publish(run_of(number)[1]) for number in numbers))
 
-        publishing = asyncio.create_task(publish())
-        for _ in range(KILLS):
+        each = MESSAGES // KILLS
+        for end in range(each, MESSAGES + 1, each):
+            await publish(*range(end - each, end - DOCUMENTS))
             async with site.daemon(ready=False) as daemon:
                 await daemon.line(CONNECTED)
-                await asyncio.sleep(chance.random() * 0.2)
-                await daemon.kill()
-        await publishing
+                await asyncio.sleep(chance.random() * 0.1)
+                with unwritable(site.outbox):
+                    await publish(*range(end - DOCUMENTS, end))
+                    await asyncio.sleep(0.1)  # so that they are on their way; if not, less is shown, nothing wrong
+                    await daemon.kill()
         async with site.daemon() as daemon:
             await everything_arrived(daemon, emulator)
             assert await daemon.stop() == 0

@@ -35,8 +35,9 @@ from domain_support import (
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, State
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Shutting, Subject
+from ssm_status_reporter.domain.limits import SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.outcome import Delivered, Refused, Scope
-from ssm_status_reporter.domain.result import Result
+from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox import letters
@@ -681,6 +682,17 @@ async def test_an_unknown_letter_is_passed_over_and_a_discarded_one_leaves_no_tr
         assert letters.discard(path, [letter.id]) == []
         assert (await committer.submit(contents)).entries == {}
         assert letters.wake_path(path).name == "outbox.db.wake"
+
+
+async def test_a_delivery_beside_other_gateways_is_looked_at_again_soon(path: Path) -> None:
+    """Two that called at the same moment may have been applied in either order: the service is asked once more."""
+    async with outbox(path) as (_, running):
+        for association, writer in ((WEB, Writer.SOLE), (OTHER, Writer.SHARED)):
+            await running.observe([result("Failed", association=association, writer=writer)])
+            (claim,) = (await running.claim(1, frozenset(), ())).claims
+            await running.settle(claim, Delivered("id"))
+            looked_at = await running.next_reconcile_ms()
+            assert looked_at == (None if writer is Writer.SOLE else START_MS + SHARED_LOOK_AGAIN_MS)
 
 
 # Files that stay where they are.

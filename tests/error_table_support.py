@@ -37,8 +37,9 @@ NODE: Final = "i-0123456789abcdef0"
 OTHER_NODE: Final = "mi-0123456789abcdef0"
 UPDATE: Final = "UpdateAssociationStatus"
 DESCRIBE: Final = "DescribeAssociation"
-SECONDS_MAX: Final = 10.0
-CALL_TIMEOUT_MS: Final = 200
+SECONDS_MAX: Final = 60.0
+CALL_TIMEOUT_MS: Final = 2000
+"""What hangs takes so long; a shorter one, a loaded machine meets where nothing hangs."""
 RETRY_EVERY_MS: Final = 50
 FOR_EVER: Final = 0
 """As `Fault.times`."""

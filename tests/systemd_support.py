@@ -26,7 +26,10 @@ DISK: Final = "1g"
 
 T = TypeVar("T")
 
-_TOOLS: Final = ("unshare", "nsenter", "setpriv", "mount", "umount", "pivot_root", "ip")
+_TOOLS: Final = (
+    *("unshare", "nsenter", "setpriv", "mount", "umount", "pivot_root", "ip"),
+    *("ss", "useradd", "runuser"),
+)
 _GROUP: Final = "ssm-status-reporter-test-"
 """The control groups of a test run are named so, and by its process."""
 _SYSTEMD: Final = Path("/lib/systemd/systemd")

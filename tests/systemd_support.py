@@ -196,7 +196,8 @@ class Machine:
             input=feed,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # the journal's export format has binary lengths in it
             timeout=COMMAND_SECONDS_MAX,
             check=False,
         )  # fmt: skip

@@ -26,7 +26,10 @@ DISK: Final = "1g"
 
 T = TypeVar("T")
 
-_TOOLS: Final = ("unshare", "nsenter", "setpriv", "mount", "umount", "pivot_root", "ip")
+_TOOLS: Final = (
+    *("unshare", "nsenter", "setpriv", "mount", "umount", "pivot_root", "ip"),
+    *("ss", "useradd", "runuser"),
+)
 _GROUP: Final = "ssm-status-reporter-test-"
 """The control groups of a test run are named so, and by its process."""
 _SYSTEMD: Final = Path("/lib/systemd/systemd")
@@ -193,7 +196,8 @@ class Machine:
             input=feed,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # the journal's export format has binary lengths in it
             timeout=COMMAND_SECONDS_MAX,
             check=False,
         )  # fmt: skip

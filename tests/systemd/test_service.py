@@ -84,7 +84,7 @@ def test_a_boot_at_which_everything_comes_late(installed: Service) -> None:
     machine.run("systemctl", "start", "--no-block", UNIT)
     entry = installed.said("node.instance_id")
     assert (entry["PRIORITY"], "registration" in entry["MESSAGE"]) == ("3", True)
-    machine.until(lambda: int(machine.shown(UNIT, "NRestarts")) > 1, "it is started again and again")
+    machine.until(lambda: int(machine.shown(UNIT, "NRestarts")), "it is started again")
     installed.register()
     machine.until(installed.is_active, "registered, it is READY")
     installed.drop("early", document="All-Late")

@@ -27,7 +27,6 @@ import structlog
 
 from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX
 from ssm_status_reporter.outbox.database import (
-    WRITE_REMEDY,
     Durability,
     Files,
     Migration,
@@ -166,12 +165,12 @@ class Committer:
             try:
                 self._follow_file()
                 self._commit(batch)
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, OutboxError) as error:
                 self._roll_back()
                 if isinstance(error, sqlite3.Error) and is_broken(error):
                     self._let_go(error)
                     continue
-                if not isinstance(error, sqlite3.OperationalError | OSError):
+                if not isinstance(error, sqlite3.OperationalError | OSError | OutboxError):
                     raise
                 if not failing:
                     log.error(  # noqa: TRY400 (an operator needs the reason, not where in this code it met us)
@@ -237,7 +236,7 @@ class Committer:
             rewrite(self._connection, self._path)
             removed = self._path if found.database is None else f"{self._path}-wal"
             log.error("outbox was removed: written anew, nothing is lost", path=str(removed))
-            self._connection.close()
+            self._let_go()
             self._use(opened(self._path, self._versions))
             return
         log.critical(
@@ -276,7 +275,7 @@ class Committer:
             return opened(self._path, self._versions)
         except sqlite3.DatabaseError as error:
             if not is_broken(error):
-                raise OutboxError(f"{self._path}: cannot be used ({error}): {WRITE_REMEDY}") from error
+                raise
             self._say_broken(error)
             return opened(self._path, self._versions)
 

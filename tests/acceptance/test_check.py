@@ -16,7 +16,7 @@ COMMAND = Path(sys.executable).with_name("ssm-status-reporter")
 ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 SECONDS_MAX = 120.0
 
-COMMANDS = ("run", "check", "config", "submit", "status", "dead-letters", "emulator", "demo")
+COMMANDS = ("run", "check", "config", "doctor", "submit", "status", "dead-letters", "emulator", "demo")
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

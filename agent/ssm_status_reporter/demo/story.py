@@ -23,6 +23,7 @@ from ssm_status_reporter.demo.ssm_agent import DOCUMENT as BACKUP
 from ssm_status_reporter.demo.ssm_agent import MESSAGE, TRIES
 from ssm_status_reporter.demo.stage import STORY_SECONDS_MAX, Audience, Stage, staged
 from ssm_status_reporter.emulator.faults import FaultPlan, Invalid, Kind, Outage, Rule
+from ssm_status_reporter.emulator.ledger import Entry
 from ssm_status_reporter.outbox.snapshot import Snapshot
 from ssm_status_reporter.ssm.codes import Operation
 
@@ -181,8 +182,15 @@ async def agents_own_report(stage: Stage) -> None:
     stage.tell(Line(Actor.AGENT, f"writes the end, removes the file {gone_ms:.2f} ms later", document=BACKUP))
     await stage.taken()
     await stage.arrived()
+    # The service holds it a moment before it has recorded the call.
+    await stage.until("the record of our call", lambda: _took(stage.service.ledger[-1], "Failed"))
+    await stage.told()
     why = "the agent's own report was lost, the service would show Pending"
     stage.tell(Line(Actor.DAEMON, "delivered in the SSM Agent's place", why, Tone.ARRIVED, BACKUP))
+
+
+def _took(entry: Entry, status: str) -> bool:
+    return entry.applied and (entry.document, entry.status) == (BACKUP, status)
 
 
 SCENES: Final[tuple[Callable[[Stage], Awaitable[None]], ...]] = (

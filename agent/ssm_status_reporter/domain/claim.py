@@ -4,7 +4,7 @@ Asked first is (numbers as in ARCHITECTURE.md):
   3. what the service may hold already, by what was acknowledged or sent, while a call has no certain answer;
   5. what went out before and is older than a minute, or may have been applied although no answer said so;
   6. the first report of an association without acknowledged state;
-  8. what a second writer reports too, and what another daemon may have overtaken: when it goes out again, or late.
+  8. what somebody else may have written meanwhile: a second writer, or another daemon.
 """
 
 from msgspec.structs import replace
@@ -15,7 +15,6 @@ from ssm_status_reporter.domain.limits import (
     ASKS_UNANSWERED_BESIDE_OTHERS_MAX,
     ASKS_UNANSWERED_MAX,
     SENT_REMEMBERED_MAX,
-    SHARED_FRESH_MS,
 )
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Writer
@@ -75,13 +74,10 @@ def _asks(entry: Entry, pending: Pending, now: Now, policy: Policy) -> bool:
     alone = pending.writer is Writer.SOLE
     if pending.asks >= (ASKS_UNANSWERED_MAX if alone else ASKS_UNANSWERED_BESIDE_OTHERS_MAX):
         return False
-    if pending.writer is Writer.SECOND or pending.doubtful:
-        return True
-    age_ms = now.wall_ms - pending.report.observed_at_ms
-    if pending.writer is Writer.SHARED and (pending.tried or age_ms > SHARED_FRESH_MS):
+    if not alone or pending.doubtful:
         return True
     if pending.tried:
-        return age_ms > ASK_AGAIN_AFTER_MS
+        return now.wall_ms - pending.report.observed_at_ms > ASK_AGAIN_AFTER_MS
     if entry.unsure and any(report.same_as(pending.report, policy.comparison) for report in _known(entry)):
         return True
     return entry.acknowledged is None and policy.asks_first and pending.asks == 0

@@ -14,8 +14,6 @@ CLOCK_AHEAD_MS_MAX: Final = 5 * 60 * 1000
 """A result observed further ahead of the clock than this is taken as observed now."""
 ASK_AGAIN_AFTER_MS: Final = 60 * 1000
 """A report older than this is not sent again before the service was asked what it holds."""
-SHARED_FRESH_MS: Final = 1000
-"""Where several daemons take the reports of one association, an older one is not sent before the service was asked."""
 SHARED_LOOK_AGAIN_MS: Final = 5 * 1000
 """So long after its delivery it is asked again: another daemon may have called at the same moment."""
 

@@ -15,8 +15,7 @@ class Writer(StrEnum):
     SECOND = "second"
     """Somebody reports the same run before us (the SSM Agent): the service is asked first (rule 8)."""
     SHARED = "shared"
-    """Other daemons report for it too: only the service knows what it holds, and is asked before a report goes out
-    again or late."""
+    """Other daemons report for it too: only the service knows what it holds, and is asked before a report goes out."""
 
 
 class Edge(StrEnum):

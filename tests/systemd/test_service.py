@@ -5,6 +5,7 @@ One machine for all: each test leaves the service running as it found it; the la
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 import pytest
 
 from agent_support import FAILED, RUNNING, RUNNING_WORKER, ReplayedAgent, changed
+from mosquitto_support import PASSWORD, USER, make_certificates, mosquitto_binary
 from service_support import (
     CHECKOUT,
     CONFIG,
@@ -46,6 +48,8 @@ pytestmark = pytest.mark.skipif(_WHY_NOT is not None, reason=f"no real systemd: 
 def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two releases, older first."""
     directory = tmp_path_factory.mktemp("packages")
+    with suppress(pytest.skip.Exception):  # only the test that uses it is skipped
+        mosquitto_binary()  # now: the machine stands on what is installed here
     return package(directory, 1), package(directory, 2)
 
 
@@ -390,16 +394,94 @@ def test_a_shadow_of_root_alone_is_covered(service: Service) -> None:
         machine.run("chown", "root:shadow", "/etc/shadow")
 
 
-def test_client_keys_are_handed_over(service: Service) -> None:
-    """With the drop-in for MQTT the daemon has the broker's client keys, which are root's alone where they lie."""
-    machine = service.machine
-    for name in ("client.crt", "client.key", "password"):
-        machine.write(f"/etc/ssm-status-reporter/mqtt/{name}", f"{name} of mqtt", mode=0o600)
-    service.drop_in("mqtt.conf", (CHECKOUT / f"systemd/{UNIT}.d.examples/mqtt.conf").read_text("utf-8"))
+_BROKER: Final = "/srv/broker"
+_MQTT: Final = "/etc/ssm-status-reporter/mqtt"
+_PUBLISHED: Final = f"""
+import paho.mqtt.publish as publish
+publish.single(
+    "ssm-status/{NODE}/results", '{{"document": "By-MQTT", "status": "Success"}}', qos=1,
+    hostname="localhost", port=8883,
+    auth={{"username": "reporter", "password": "{PASSWORD}"}},
+    tls={{"ca_certs": "{_MQTT}/ca.pem", "certfile": "{_MQTT}/client.crt", "keyfile": "{_MQTT}/client.key"}},
+)
+"""
+
+
+@pytest.fixture
+def _broker(service: Service, tmp_path: Path) -> Iterator[None]:
+    """A broker that asks for a client certificate and a password, and what the administrator has for the daemon."""
+    binary, machine = mosquitto_binary(), service.machine
+    made = make_certificates(tmp_path)
+    files = {
+        f"{_BROKER}/ca.pem": made.ca,
+        f"{_BROKER}/server.crt": made.server,
+        f"{_BROKER}/server.key": made.server_key,
+        f"{_MQTT}/ca.pem": made.ca,
+        f"{_MQTT}/client.crt": made.client,
+        f"{_MQTT}/client.key": made.client_key,
+    }
+    for path, file in files.items():
+        machine.write(path, file.read_text("ascii"), mode=0o600)
+    machine.write(f"{_MQTT}/password", PASSWORD, mode=0o600)
+    machine.run("mosquitto_passwd", "-c", "-b", f"{_BROKER}/passwords", USER, PASSWORD)
+    machine.write(
+        f"{_BROKER}/mosquitto.conf",
+        f"listener 8883 127.0.0.1\nuser root\nallow_anonymous false\npassword_file {_BROKER}/passwords\n"
+        f"cafile {_BROKER}/ca.pem\ncertfile {_BROKER}/server.crt\nkeyfile {_BROKER}/server.key\n"
+        "require_certificate true\n",
+    )
+    machine.run("systemd-run", "--quiet", "--unit=broker", "--collect", binary, "-c", f"{_BROKER}/mosquitto.conf")
+    machine.until(lambda: machine.run("ss", "-Hltn", "sport = :8883"), "the broker listens")
+    yield
+    machine.run("systemctl", "stop", "broker.service")
+    machine.run("rm", "-rf", f"/etc/systemd/system/{UNIT}.d/mqtt.conf", _MQTT)
+    machine.run("systemctl", "daemon-reload")
+
+
+@pytest.mark.usefixtures("_broker")
+def test_results_come_over_mqtt_with_keys_that_are_roots_alone(service: Service) -> None:
+    """With mqtt.conf as it is shipped, the daemon logs in by keys and password that the service manager hands over.
+
+    `doctor` finds the broker by them too, and with MQTT and metrics on the memory is far from its limit.
+    """
+    machine, drop_ins = service.machine, "/usr/lib/ssm-status-reporter/drop-ins"
+    machine.run("cp", f"{drop_ins}/mqtt.conf", f"/etc/systemd/system/{UNIT}.d/")
+    shipped = (
+        machine.path(f"{drop_ins}/mqtt.conf").read_text("utf-8").partition("#   sources:")[2].partition("#\n")[0]
+    )
+    sources = f"sources:{shipped}".replace("\n#   ", "\n").replace("broker.example", "localhost")
+    machine.write(CONFIGURATION, f"{CONFIG}{sources}metrics: {{listen: '127.0.0.1:9107'}}\n")
+    machine.run("systemctl", "daemon-reload")
     service.control("restart")
-    key = machine.path(f"/proc/{service.pid}/root/run/credentials/{UNIT}/mqtt.key")
-    assert key.read_text("ascii") == "client.key of mqtt"
-    machine.run("rm", "-r", f"/etc/systemd/system/{UNIT}.d/mqtt.conf", "/etc/ssm-status-reporter/mqtt")
+    service.logged("connected to the broker")
+    service.logged("serving metrics")
+    machine.run("/opt/ssm-status-reporter/bin/python", "-I", "-c", _PUBLISHED)
+    assert service.arrived("By-MQTT")["status"] == "Success"
+    assert 0 < machine_limit(service, "MemoryCurrent") < 128 << 20
+    findings = json.loads(machine.run("ssm-status-reporter", "doctor", "--json", check=False))["findings"]
+    judged = {finding["check"]: finding["ok"] for finding in findings}
+    assert judged["broker"]
+    assert judged["credentials"]
+    machine.run("rm", f"{_MQTT}/password")
+    with pytest.raises(CommandFailedError):
+        service.control("restart")
+    said = machine.run("journalctl", "--unit", UNIT, "--grep=status=243/CREDENTIALS", "--output=cat")
+    assert "243/CREDENTIALS" in said, "as the runbook has it"
+
+
+def test_a_metrics_file_for_a_collector(service: Service) -> None:
+    """In a directory of somebody else's, opened as README says, the file is written, and readable for everybody."""
+    machine, directory = service.machine, "/var/lib/collector"
+    machine.run("install", "-d", "-o", STRANGER, "-m", "0755", directory)
+    machine.run("chgrp", GROUP, directory)
+    machine.run("chmod", "g+w", directory)
+    service.drop_in("metrics.conf", f"[Service]\nReadWritePaths={directory}\n")
+    machine.write(CONFIGURATION, f"{CONFIG}metrics: {{textfile: {directory}/reporter.prom}}\n")
+    service.control("restart")
+    file = f"{directory}/reporter.prom"
+    machine.until(lambda: machine.path(file).exists(), "the metrics file")
+    assert "ssm_status_reporter_delivered_total" in machine.run("runuser", "--user", STRANGER, "--", "cat", file)
+    machine.run("rm", f"/etc/systemd/system/{UNIT}.d/metrics.conf")
     machine.run("systemctl", "daemon-reload")
 
 

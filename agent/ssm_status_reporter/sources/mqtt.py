@@ -9,8 +9,7 @@ Rules (numbers as in ARCHITECTURE.md):
   * No broker delays the start: one that is slow or down is said, and tried further.
   * Said once: that there is no connection and why, again when the reason changes, and that there is one.
 
-The password is in a file. systemd's credentials are files too: ``LoadCredential=mqtt-password:…`` in the unit and
-``password_file: /run/credentials/ssm-status-reporter.service/mqtt-password``.
+The password is in a file. systemd's credentials are files too: the drop-in mqtt.conf.
 """
 
 import asyncio

@@ -465,6 +465,7 @@ def test_results_come_over_mqtt_with_keys_that_are_roots_alone(service: Service)
     machine.run("rm", f"{_MQTT}/password")
     with pytest.raises(CommandFailedError):
         service.control("restart")
+    machine.run("journalctl", "--sync")
     said = machine.run("journalctl", "--unit", UNIT, "--grep=status=243/CREDENTIALS", "--output=cat")
     assert "243/CREDENTIALS" in said, "as the runbook has it"
 

@@ -69,7 +69,9 @@ class Supervised:
     def until(self, state: str) -> tuple[dict[str, str], list[str]]:
         """The next message with that state, and the states that came before it."""
         before: list[str] = []
+        deadline = time.monotonic() + MESSAGE_SECONDS_MAX  # the watchdog's messages go on coming
         while state not in (message := self.message()):
+            assert time.monotonic() < deadline, f"no {state} in {MESSAGE_SECONDS_MAX:.0f} s"
             before += message
         return message, before
 
@@ -98,7 +100,7 @@ def daemon(tmp_path: Path) -> Iterator[Supervised]:
 
 
 def test_ready_when_the_outbox_is_open_and_the_sources_watch(daemon: Supervised) -> None:
-    """READY comes when the outbox exists and results are taken, and the status line is one for people."""
+    """READY comes when the outbox exists and results are taken; people read the status line, a hold with its reason."""
     _, before = daemon.until("READY")
     assert (daemon.home / "state/outbox.db").exists()
     assert (daemon.home / "spool/.taken").exists()
@@ -107,6 +109,9 @@ def test_ready_when_the_outbox_is_open_and_the_sources_watch(daemon: Supervised)
     daemon.drop()
     while not (line := daemon.until("STATUS")[0]["STATUS"]).startswith("1 associations, 1 pending"):
         assert line == "0 associations, 0 pending"
+    while "; credentials hold: NoCredentials: " not in line:
+        line = daemon.until("STATUS")[0]["STATUS"]
+        assert line.startswith("1 associations, 1 pending")
 
 
 def test_an_idle_daemon_feeds_the_watchdog(daemon: Supervised) -> None:

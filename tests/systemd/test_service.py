@@ -435,7 +435,9 @@ def _broker(service: Service, tmp_path: Path) -> Iterator[None]:
     yield
     machine.run("systemctl", "stop", "broker.service")
     machine.run("rm", "-rf", f"/etc/systemd/system/{UNIT}.d/mqtt.conf", _MQTT)
+    machine.write(CONFIGURATION, CONFIG)
     machine.run("systemctl", "daemon-reload")
+    service.control("restart")
 
 
 @pytest.mark.usefixtures("_broker")
@@ -483,7 +485,9 @@ def test_a_metrics_file_for_a_collector(service: Service) -> None:
     machine.until(lambda: machine.path(file).exists(), "the metrics file")
     assert "ssm_status_reporter_delivered_total" in machine.run("runuser", "--user", STRANGER, "--", "cat", file)
     machine.run("rm", f"/etc/systemd/system/{UNIT}.d/metrics.conf")
+    machine.write(CONFIGURATION, CONFIG)
     machine.run("systemctl", "daemon-reload")
+    service.control("restart")
 
 
 def test_rotated_keys_are_seen(service: Service) -> None:

@@ -62,6 +62,8 @@ SYNCHRONOUS_NORMAL: Final = 1
 SYNCHRONOUS_FULL: Final = 2
 HOLDER: Final = Holder(4711, START_MS)
 OTHER: Final = Association(NODE, "Deploy-Worker")
+TIMESTAMP: Final = "20261122T132353Z"
+"""`WatchedCommitter`'s."""
 
 
 @pytest.fixture(autouse=True)
@@ -302,6 +304,25 @@ async def test_a_file_that_breaks_while_the_daemon_runs_is_set_aside_and_the_bat
         assert [line["log_level"] for line in said if line["log_level"] == "critical"] == ["critical"]
         assert set((await committer.submit(contents)).entries) == {WEB}
     assert set_aside(path)
+    assert pending(path) == {WEB.document}
+
+
+async def test_a_broken_file_that_cannot_be_set_aside_is_tried_again(path: Path) -> None:
+    """The file system lets nothing be renamed any more: the source waits, and is answered once it does."""
+    async with outbox(path) as (_, running):
+        await running.observe(documents(0, 500))
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        overwrite(path)
+        in_the_way = path.with_name(f"{path.name}.corrupt-{TIMESTAMP}")
+        in_the_way.mkdir()
+        with heard() as said:
+            storing = asyncio.ensure_future(running.observe([result("Failed")]))
+            while not storing.done() and not any("cannot be written" in line["event"] for line in said):
+                await asyncio.sleep(0.01)
+            assert not storing.done()
+            in_the_way.rmdir()
+            await storing
     assert pending(path) == {WEB.document}
 
 

@@ -163,13 +163,10 @@ class Committer:
         while True:
             self.progress += 1
             try:
-                self._follow_file()
-                self._commit(batch)
+                if not self._attempt(batch):
+                    continue
             except (sqlite3.Error, OSError, OutboxError) as error:
                 self._roll_back()
-                if isinstance(error, sqlite3.Error) and is_broken(error):
-                    self._let_go(error)
-                    continue
                 if not isinstance(error, sqlite3.OperationalError | OSError | OutboxError):
                     raise
                 if not failing:
@@ -189,6 +186,22 @@ class Committer:
                 if failing:
                     log.info("outbox can be written again", path=str(self._path))
                 return True
+
+    def _attempt(self, batch: list[_Job[Any]]) -> bool:
+        """Whether the batch was committed; False when the file was broken and has been set aside for the next attempt.
+
+        Raises what the machine does not let through, setting aside included.
+        """
+        try:
+            self._follow_file()
+            self._commit(batch)
+        except sqlite3.Error as error:
+            if not is_broken(error):
+                raise
+            self._roll_back()
+            self._let_go(error)
+            return False
+        return True
 
     def _commit(self, batch: list[_Job[Any]]) -> None:
         durable = any(job.durability is Durability.POWER_LOSS for job in batch)

@@ -74,14 +74,19 @@ class Supervision:
         while True:
             turned.clear()
             totals = await self._outbox.totals()
-            while not turned.is_set():
-                since = self._last_delivered()
-                self._manager.notify(STATUS=self._status_line(totals, since))
-                await asyncio.sleep(STATUS_SECONDS)
-                with suppress(TimeoutError):
-                    # Not wait_for: Python 3.11's loses a cancellation that comes together with the event.
-                    async with asyncio.timeout(None if since is None else since.fresh_seconds):
-                        await turned.wait()
+            await self._tell_until(turned, totals)
+
+    async def _tell_until(self, turned: asyncio.Event, totals: Mapping[str, int]) -> None:
+        """Tell it at least once, however much happens meanwhile, and anew as it grows old."""
+        while True:
+            since = self._last_delivered()
+            self._manager.notify(STATUS=self._status_line(totals, since))
+            await asyncio.sleep(STATUS_SECONDS)
+            with suppress(TimeoutError):
+                # Not wait_for: Python 3.11's loses a cancellation that comes together with the event.
+                async with asyncio.timeout(None if since is None else since.fresh_seconds):
+                    await turned.wait()
+                return
 
     async def feed_watchdog(self) -> None:
         """The watchdog, until cancelled, as long as the loops get on."""

@@ -1,4 +1,4 @@
-"""The status line: told however busy the daemon is; its age short, true while it stands there, told ever more rarely."""
+"""The status line is told however busy the daemon is; the age in it is short, true, and told ever more rarely."""
 
 import asyncio
 import socket
@@ -47,7 +47,7 @@ def test_an_age_is_told_anew_before_it_is_far_off(seconds: int) -> None:
 
 
 async def test_a_reporter_that_never_rests_has_a_status_line_and_is_asked_no_more_often(tmp_path: Path) -> None:
-    """Something happens during each look at the outbox: the line is told all the same, once a look, and looks are rare."""
+    """Something happens during each look at the outbox: the line is told all the same, and looks are rare."""
     reporter: Any = SimpleNamespace(turned=asyncio.Event(), last_delivered_ms=None, holds=())
     looks = 0
 
@@ -62,11 +62,9 @@ async def test_a_reporter_that_never_rests_has_a_status_line_and_is_asked_no_mor
     nobody: Any = None
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.setblocking(False)
+        manager.settimeout(0)
         told = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
-        task = asyncio.create_task(
-            Supervision(told, SystemClock(), outbox, nobody, reporter).keep_status()
-        )
+        task = asyncio.create_task(Supervision(told, SystemClock(), outbox, nobody, reporter).keep_status())
         async with asyncio.timeout(SECONDS_MAX):
             line = await asyncio.get_running_loop().sock_recv(manager, 4096)
         task.cancel()
@@ -74,4 +72,3 @@ async def test_a_reporter_that_never_rests_has_a_status_line_and_is_asked_no_mor
         told.close()
     assert line == b"STATUS=1 associations, 0 pending"
     assert looks == 1
-

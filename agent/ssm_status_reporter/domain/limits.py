@@ -55,6 +55,9 @@ CLAIM_SCAN_ROWS_MAX: Final = 256
 PARKED_JITTER_SHARE: Final = 0.1
 """Parked reports are retried within this share of the interval after it, so that they do not march in step."""
 
+COMMANDS_LOOK_MS: Final = 2000
+"""Where inotify cannot tell that a command changed the outbox, it is looked at so often."""
+
 # The results directory.
 RESULTS_IN_FLIGHT_MAX: Final = 1024
 """Files claimed and not yet committed."""

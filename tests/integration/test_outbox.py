@@ -709,12 +709,12 @@ async def test_an_unknown_letter_is_passed_over_and_a_discarded_one_leaves_no_tr
 
 async def test_a_delivery_beside_other_gateways_is_looked_at_again_soon(path: Path) -> None:
     """Two that called at the same moment may have been applied in either order: the service is asked once more."""
-    async with outbox(path) as (_, running):
+    async with outbox(path) as (committer, running):
         for association, writer in ((WEB, Writer.SOLE), (OTHER, Writer.SHARED)):
             await running.observe([result("Failed", association=association, writer=writer)])
             (claim,) = (await running.claim(1, frozenset(), ())).claims
             await running.settle(claim, Delivered("id"))
-            looked_at = await running.next_reconcile_ms()
+            looked_at = await committer.submit(lambda tables: tables.next_reconcile_ms())
             assert looked_at == (None if writer is Writer.SOLE else START_MS + SHARED_LOOK_AGAIN_MS)
 
 

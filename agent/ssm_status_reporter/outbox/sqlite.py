@@ -196,10 +196,6 @@ class SqliteOutbox:
         """Let their reports be claimed now: what they wait for may have been mended."""
         await self._committer.submit(lambda tables: self._make_due(tables, associations), Durability.PROCESS_DEATH)
 
-    async def next_reconcile_ms(self) -> int | None:
-        """When the next entry at rest is to be compared, steady."""
-        return await self._committer.submit(lambda tables: tables.next_reconcile_ms(), Durability.PROCESS_DEATH)
-
     # Starting.
 
     async def recover(self) -> int:

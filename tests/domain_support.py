@@ -42,13 +42,14 @@ from ssm_status_reporter.domain.outcome import (
     Unserved,
     Withheld,
 )
+from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Edge, Result, Writer
 from ssm_status_reporter.domain.settlement import settled
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.commit import Committer, Operation
 from ssm_status_reporter.outbox.database import Durability, Migration, migrations
-from ssm_status_reporter.outbox.sqlite import Reconciliation, SqliteOutbox
+from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import Tables
 from ssm_status_reporter.ports import Chance, Clock
 from values import replace

@@ -15,10 +15,10 @@ from domain_support import NEVER, POLICY, START_MS, ManualClock, contents, outbo
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Entry, Policy
 from ssm_status_reporter.domain.outcome import Answer, Delivered, Held, HeldNothing, Outcome, Unchanged
+from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.outbox.database import Durability
-from ssm_status_reporter.outbox.sqlite import Reconciliation
 from ssm_status_reporter.reporter import Pace, Reporter
 from values import replace
 

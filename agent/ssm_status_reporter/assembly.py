@@ -3,9 +3,8 @@
 What only some configurations need is imported where they name it: a daemon without a broker does without its libraries.
 """
 
-from typing import Final
-
 from ssm_status_reporter.config import Configuration
+from ssm_status_reporter.domain.limits import CONNECTIONS_MAX
 from ssm_status_reporter.host.identity import Identity
 from ssm_status_reporter.ports import Chance, Clock, Source, Teller
 from ssm_status_reporter.sources.agent_reader import Absence, AgentSettings
@@ -14,9 +13,6 @@ from ssm_status_reporter.sources.seen import KeptFiles
 from ssm_status_reporter.sources.spool_reader import Settings
 from ssm_status_reporter.sources.ssm_agent import SsmAgent
 from ssm_status_reporter.ssm.settings import ClientSettings
-
-CONNECTIONS_MAX: Final = 64
-"""Kept to the service; the concurrency may be changed up to it by a reload."""
 
 
 def sources(configuration: Configuration, identity: Identity, kept: KeptFiles, clock: Clock) -> list[Source]:

@@ -20,7 +20,6 @@ from functools import partial
 
 import msgspec
 import structlog
-from asyncinotify import Inotify, Mask
 
 from ssm_status_reporter import __version__, assembly, reload, tuning
 from ssm_status_reporter.config import BadConfiguration, Configuration
@@ -32,11 +31,11 @@ from ssm_status_reporter.host.systemd import ServiceManager
 from ssm_status_reporter.host.watchdog import Health
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import migrations
-from ssm_status_reporter.outbox.letters import wake_path
 from ssm_status_reporter.outbox.lock import Holder, Lock
 from ssm_status_reporter.outbox.snapshot import NodeView
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE
+from ssm_status_reporter.outbox.wake_watch import WakeWatch
 from ssm_status_reporter.ports import Chance, Clock, Source, Teller
 from ssm_status_reporter.reporter import Reporter
 from ssm_status_reporter.ssm.client import SsmClient
@@ -108,8 +107,7 @@ class Daemon:
         stopping.cancel()
         if not self._ready and not serving.done():
             log.info("stopped before it was ready")
-            serving.cancel()
-            await asyncio.wait({serving})
+            await _cancelled([serving])
             return
         await serving
 
@@ -156,6 +154,7 @@ class Daemon:
     async def _run_tasks(self, parts: _Parts) -> None:
         outbox, reporter, teller = parts.outbox, parts.reporter, parts.teller
         sources = assembly.sources(self._configuration, parts.identity, outbox, self._clock)
+        commands = WakeWatch(self._configuration.outbox.path, self._clock, reporter.wake)
         keys = CredentialsWatch(self._clock, parts.try_credentials)
         supervision = Supervision(self._manager, self._clock, outbox, parts.committer, reporter)
         async with asyncio.TaskGroup() as tasks:
@@ -167,7 +166,7 @@ class Daemon:
 
             others = [start(source) for source in sources]
             telling = None if teller is None else start(teller)
-            others.append(tasks.create_task(self._follow_commands(reporter), name="commands"))
+            others.append(tasks.create_task(commands.run(), name="commands"))
             others.append(tasks.create_task(self._follow_reloads(outbox, reporter), name="reload"))
             others.append(tasks.create_task(keys.run(), name="credentials"))
             delivery = tasks.create_task(reporter.run(), name="reporter")
@@ -208,15 +207,6 @@ class Daemon:
         outbox.policy = tuning.policy(self._configuration, await outbox.fact(FACT_COMPARISON))
 
     # While it runs.
-
-    async def _follow_commands(self, reporter: Reporter) -> None:
-        """A command that changed the outbox wakes us through a file beside it."""
-        awaited = wake_path(self._configuration.outbox.path)
-        with Inotify() as inotify:
-            inotify.add_watch(awaited.parent, Mask.CLOSE_WRITE)
-            async for event in inotify:
-                if event.name is not None and str(event.name) == awaited.name:
-                    reporter.wake()
 
     async def _follow_reloads(self, outbox: SqliteOutbox, reporter: Reporter) -> None:
         while True:

@@ -5,7 +5,7 @@ Rules:
   * Every directory on the way is watched, for its own end and for what takes the place of the next: what is
     missing, removed, moved or replaced is noticed, at any level, without polling.
   * A directory that may be passed but not read cannot be watched. `PathWatch.sees_all` says so: whoever waits then
-    looks again after a while (`until_displaced`).
+    looks again after a while (`Relook`).
   * Events say where to look, nothing else; they keep their order. An overflow of the queue says: everywhere.
   * One drain reads a bounded number of events, and what it left is announced again: it may have been read from the
     kernel already, which then tells nothing more.
@@ -162,16 +162,34 @@ class PathWatch:
             self._ready()
 
 
-async def until_displaced(watch: PathWatch | None, clock: Clock, look_at_ms: int | None) -> None:
-    """Wait until a path may lead elsewhere; at the latest until ``look_at_ms`` (steady), where no event may tell."""
-    waits = []
-    if watch is not None:
-        waits.append(asyncio.ensure_future(watch.displaced()))
-    if look_at_ms is not None:
-        waits.append(asyncio.ensure_future(clock.sleep_until(look_at_ms)))
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+class Relook:
+    """When to look again where no event tells of a change: at intervals that double, within a range."""
+
+    def __init__(self, clock: Clock, least_ms: int, most_ms: int) -> None:
+        self._clock = clock
+        self._least_ms = least_ms
+        self._most_ms = most_ms
+        self._next_ms = least_ms
+
+    def begin_anew(self) -> None:
+        """What was looked for has been seen: the next interval is the shortest."""
+        self._next_ms = self._least_ms
+
+    async def until_displaced(self, watch: PathWatch | None, *, told: bool) -> None:
+        """Wait until a path may lead elsewhere, and where that may go unnoticed an interval at most.
+
+        ``told``: what is waited for is an event, if every directory on the way may be watched.
+        """
+        waits = []
+        if watch is not None:
+            waits.append(asyncio.ensure_future(watch.displaced()))
+        if not told or watch is None or not watch.sees_all:
+            look_at_ms = self._clock.now().steady_ms + self._next_ms
+            self._next_ms = min(2 * self._next_ms, self._most_ms)
+            waits.append(asyncio.ensure_future(self._clock.sleep_until(look_at_ms)))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)

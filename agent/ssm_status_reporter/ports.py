@@ -4,7 +4,7 @@ Everything here is asynchronous and may fail only as documented; the domain belo
 implements these, never the other way round.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ssm_status_reporter.domain.announcement import Announcement
@@ -53,7 +53,7 @@ class Source(Protocol):
     name: str
 
     async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
-        """Watch and hand in. Calls ``watching`` once it watches, or once it has said why it cannot yet."""
+        """Watch and hand in. Calls ``watching`` once it watches, or has said why it cannot yet; again means nothing."""
         ...
 
 
@@ -83,9 +83,3 @@ class StatusService(Protocol):
     async def reload_credentials(self) -> None:
         """Drop the credentials in use; the next call loads them afresh."""
         ...
-
-
-Notify = Callable[[], None]
-"""A wake-up. It carries no data: whoever is woken looks for itself."""
-
-Closer = Callable[[], Awaitable[None]]

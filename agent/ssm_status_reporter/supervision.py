@@ -1,8 +1,8 @@
 """Supervision: what the service manager is told of a running daemon, its status line and that its loops get on.
 
 Rules:
-  * The status line follows what happens, at most every `STATUS_SECONDS`. While nothing happens, only how long ago the
-    last report was delivered grows old: it is told anew when its text would be another, ever more rarely.
+  * The status line follows what happens, at most every `STATUS_SECONDS_MIN`. While nothing happens, only how long ago
+    the last report was delivered grows old: it is told anew when its text would be another, ever more rarely.
   * The watchdog is fed as long as the loops get on (`host.watchdog`).
 """
 
@@ -14,17 +14,13 @@ from typing import Final
 
 import structlog
 
+from ssm_status_reporter.domain.limits import STATUS_HINT_CHARS_MAX, STATUS_SECONDS_MIN
 from ssm_status_reporter.host.systemd import ServiceManager
 from ssm_status_reporter.host.watchdog import Pulse, watchdog_interval_seconds
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.ports import Clock
 from ssm_status_reporter.reporter import Reporter
-
-STATUS_SECONDS: Final = 5.0
-"""The status line is brought up to date no more often."""
-STATUS_HINT_CHARS_MAX: Final = 200
-"""What the status line shows of a hold's hint; `status` has it whole."""
 
 log = structlog.get_logger()
 
@@ -74,14 +70,19 @@ class Supervision:
         while True:
             turned.clear()
             totals = await self._outbox.totals()
-            while not turned.is_set():
-                since = self._last_delivered()
-                self._manager.notify(STATUS=self._status_line(totals, since))
-                await asyncio.sleep(STATUS_SECONDS)
-                with suppress(TimeoutError):
-                    # Not wait_for: Python 3.11's loses a cancellation that comes together with the event.
-                    async with asyncio.timeout(None if since is None else since.fresh_seconds):
-                        await turned.wait()
+            await self._tell_until(turned, totals)
+
+    async def _tell_until(self, turned: asyncio.Event, totals: Mapping[str, int]) -> None:
+        """Tell it at least once, however much happens meanwhile, and anew as it grows old."""
+        while True:
+            since = self._last_delivered()
+            self._manager.notify(STATUS=self._status_line(totals, since))
+            await asyncio.sleep(STATUS_SECONDS_MIN)
+            with suppress(TimeoutError):
+                # Not wait_for: Python 3.11's loses a cancellation that comes together with the event.
+                async with asyncio.timeout(None if since is None else since.fresh_seconds):
+                    await turned.wait()
+                return
 
     async def feed_watchdog(self) -> None:
         """The watchdog, until cancelled, as long as the loops get on."""

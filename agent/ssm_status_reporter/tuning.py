@@ -3,8 +3,8 @@
 from ssm_status_reporter.config import Compare, Configuration
 from ssm_status_reporter.domain.backoff import Backoff
 from ssm_status_reporter.domain.entry import Policy
+from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison
-from ssm_status_reporter.outbox.sqlite import Reconciliation
 from ssm_status_reporter.reporter import Pace
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from acceptance_support import DESCRIBE, NODE, UPDATE, Ended, Site, calls, faults
+from results_directory_support import unprivileged
 from ssm_status_reporter.emulator.faults import FaultPlan
 from ssm_status_reporter.emulator.server import Emulator
+from ssm_status_reporter.preflight.machine import disk_finding, outbox_findings
 from ssm_support import free_port
 
 Found = Mapping[str, Mapping[str, Any]]
@@ -206,6 +208,21 @@ async def test_a_damaged_outbox_is_amiss(tmp_path: Path) -> None:
     assert code == 1
     assert amiss(found) == {"outbox"}
     assert site.outbox.read_bytes() == bytes(content)
+
+
+def test_an_outbox_that_only_others_may_see_is_amiss() -> None:
+    """Whoever is neither root nor of the group gets the finding and its remedy, not a traceback."""
+    with unprivileged() as directory:
+        state = directory / "state"
+        state.mkdir()
+        (state / "outbox.db").touch()
+        state.chmod(0)
+        (finding,) = outbox_findings(state / "outbox.db")
+        assert disk_finding(state / "new" / "outbox.db").ok
+        state.chmod(0o700)
+    assert not finding.ok
+    assert finding.remedy is not None
+    assert "group ssm-status-reporter" in finding.remedy
 
 
 async def test_a_bad_configuration_is_78(tmp_path: Path) -> None:

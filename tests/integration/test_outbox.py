@@ -38,6 +38,7 @@ from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Sh
 from ssm_status_reporter.domain.limits import SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.outcome import Delivered, Refused, Scope
 from ssm_status_reporter.domain.result import Result, Writer
+from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox import letters
@@ -51,7 +52,7 @@ from ssm_status_reporter.outbox.database import (
 )
 from ssm_status_reporter.outbox.database import Migration as Step
 from ssm_status_reporter.outbox.lock import Holder, Lock, OutboxInUseError, find_holder, lock_path
-from ssm_status_reporter.outbox.snapshot import rfc3339, snapshot
+from ssm_status_reporter.outbox.snapshot import snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import Tables
 
@@ -62,6 +63,8 @@ SYNCHRONOUS_NORMAL: Final = 1
 SYNCHRONOUS_FULL: Final = 2
 HOLDER: Final = Holder(4711, START_MS)
 OTHER: Final = Association(NODE, "Deploy-Worker")
+TIMESTAMP: Final = "20261122T132353Z"
+"""`WatchedCommitter`'s."""
 
 
 @pytest.fixture(autouse=True)
@@ -305,6 +308,26 @@ async def test_a_file_that_breaks_while_the_daemon_runs_is_set_aside_and_the_bat
     assert pending(path) == {WEB.document}
 
 
+async def test_a_broken_file_that_cannot_be_set_aside_is_tried_again(path: Path) -> None:
+    """The file system lets nothing be renamed any more: the source waits, and is answered once it does."""
+    async with outbox(path) as (_, running):
+        await running.observe(documents(0, 500))
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        overwrite(path)
+        in_the_way = path.with_name(f"{path.name}.corrupt-{TIMESTAMP}")
+        in_the_way.mkdir()
+        with heard() as said:
+            storing = asyncio.ensure_future(running.observe([result("Failed")]))
+            while not storing.done() and not said:  # noqa: ASYNC110 - said in the outbox's thread
+                await asyncio.sleep(0.01)
+            assert not storing.done()
+            assert "cannot be written" in said[0]["event"]
+            in_the_way.rmdir()
+            await storing
+    assert pending(path) == {WEB.document}
+
+
 async def test_an_answer_from_before_the_outbox_broke_settles_no_report_from_after(path: Path) -> None:
     """A call was out when the outbox broke: its success is not taken for that of the report that came since."""
     async with outbox(path) as (committer, running):
@@ -518,7 +541,7 @@ async def test_the_next_attempt_of_what_is_held_is_the_next_probe_of_its_hold(pa
 
     async with outbox(path) as (_, its_outbox):
         await its_outbox.observe([result("Failed", association=each) for each in (there, elsewhere)])
-        at_once, probe = rfc3339(START_MS), rfc3339(START_MS + 60_000)
+        at_once, probe = date_text(START_MS), date_text(START_MS + 60_000)
         assert next_attempts() == [at_once, at_once]
         subjects: dict[Subject, list[str]] = {
             EVERYTHING: [probe, probe],
@@ -686,12 +709,12 @@ async def test_an_unknown_letter_is_passed_over_and_a_discarded_one_leaves_no_tr
 
 async def test_a_delivery_beside_other_gateways_is_looked_at_again_soon(path: Path) -> None:
     """Two that called at the same moment may have been applied in either order: the service is asked once more."""
-    async with outbox(path) as (_, running):
+    async with outbox(path) as (committer, running):
         for association, writer in ((WEB, Writer.SOLE), (OTHER, Writer.SHARED)):
             await running.observe([result("Failed", association=association, writer=writer)])
             (claim,) = (await running.claim(1, frozenset(), ())).claims
             await running.settle(claim, Delivered("id"))
-            looked_at = await running.next_reconcile_ms()
+            looked_at = await committer.submit(lambda tables: tables.next_reconcile_ms())
             assert looked_at == (None if writer is Writer.SOLE else START_MS + SHARED_LOOK_AGAIN_MS)
 
 

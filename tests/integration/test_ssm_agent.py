@@ -402,6 +402,27 @@ async def test_pending_may_be_missing_and_come_later(started: ReplayedAgent, int
         await until(lambda: OTHER_RUN in held(started.directory))
 
 
+def descriptors(path: Path) -> int:
+    """How many of this process lead to what has, or had, that path."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [str(link.readlink()).removesuffix(" (deleted)") for link in links].count(str(path))
+
+
+async def test_a_pending_that_is_made_anew_leaves_nothing_open(
+    started: ReplayedAgent, intake: RecordingIntake
+) -> None:
+    """However often the agent makes the directory anew, one of them is held open: the one that is there."""
+    async with watching(root(started), intake):
+        for number in range(5):
+            started.pending.rmdir()
+            started.pending.mkdir()
+            name = RUN.replace(".", f"-{number}.", 1)
+            started.submit(name, recording(RUNNING))
+            await until(lambda name=name: name in held(started.directory))  # type: ignore[misc]
+            (started.pending / name).unlink()
+        assert descriptors(started.pending) == 1
+
+
 async def test_a_forbidden_directory_is_said_once_and_tried_again(intake: RecordingIntake) -> None:
     """The daemon lacks the capability: one line names it; given the right, it watches without a restart."""
     with unprivileged() as directory, capture_logs() as logs:

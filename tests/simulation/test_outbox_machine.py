@@ -47,11 +47,12 @@ from ssm_status_reporter.domain.outcome import (
     Unavailable,
     Unchanged,
 )
+from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
 from ssm_status_reporter.outbox import letters
 from ssm_status_reporter.outbox.database import Durability
-from ssm_status_reporter.outbox.sqlite import Claims, Reconciliation, Settlement
+from ssm_status_reporter.outbox.sqlite import Claims, Settlement
 from values import replace
 
 T = TypeVar("T")

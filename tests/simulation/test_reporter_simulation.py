@@ -36,9 +36,9 @@ from ssm_status_reporter.domain.outcome import (
     Unserved,
     Withheld,
 )
+from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.outbox.letters import letters
-from ssm_status_reporter.outbox.sqlite import Reconciliation
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON
 from values import replace
 

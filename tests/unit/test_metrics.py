@@ -1,5 +1,6 @@
 """What Prometheus reads: the text, and the judgement behind /healthz."""
 
+import asyncio
 from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -7,10 +8,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from domain_support import ManualClock
 from ssm_status_reporter.domain.entry import Count
 from ssm_status_reporter.domain.limits import HEALTH_MS_MIN
-from ssm_status_reporter.host.metrics import Exposition, Readings
+from ssm_status_reporter.host.clock import SystemClock
+from ssm_status_reporter.host.metrics import Exposition, MetricsServer, Readings
 from ssm_status_reporter.host.watchdog import Health, Pulse
+from ssm_support import free_port
 
 NOW_MS = 1_790_000_000_000
+SECONDS_MAX = 30
 
 
 def readings(counters: Mapping[str, int], oldest_pending_ms: int | None = None) -> Readings:
@@ -68,6 +72,36 @@ def test_a_counter_does_not_go_back() -> None:
         for dead in (4, 3, 4, 5)
     ]
     assert values == [4, 4, 4, 5]
+
+
+async def connected(port: int) -> asyncio.StreamWriter:
+    """A connection, once somebody listens."""
+    while True:
+        try:
+            return (await asyncio.open_connection("127.0.0.1", port))[1]
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_scrape_that_is_never_answered_does_not_hold_up_a_stop() -> None:
+    """The figures hang while somebody asks for them: the daemon's stop, which systemd gives 20 s, goes on."""
+    asked = asyncio.Event()
+
+    async def read() -> Readings:
+        asked.set()
+        await asyncio.Event().wait()
+        return readings({})
+
+    port = free_port()
+    task = asyncio.create_task(MetricsServer("127.0.0.1", port, read, tuple, SystemClock()).run())
+    async with asyncio.timeout(SECONDS_MAX):
+        writer = await connected(port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n")
+        await asked.wait()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=SECONDS_MAX)
+    writer.close()
+    assert done
 
 
 def test_a_loop_is_unhealthy_when_it_stood_still_while_it_had_something_to_do() -> None:

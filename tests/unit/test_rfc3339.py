@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_status_reporter.sources.rfc3339 import milliseconds
+from ssm_status_reporter.domain.rfc3339 import date_text, milliseconds
 
 NOON = 1795348800000  # 2026-11-22T12:00:00Z
 END_OF_2016 = 1483228799999  # the last millisecond before 2017: there was a leap second
@@ -97,3 +97,9 @@ def test_it_agrees_with_the_calendar(local: datetime, offset_minutes: int) -> No
     moment = local.replace(tzinfo=timezone(timedelta(minutes=offset_minutes)))
     expected = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     assert milliseconds(moment.isoformat()) == expected
+
+
+@given(st.integers(0, 253402300799999))
+def test_what_is_written_is_read_back(ms: int) -> None:
+    """Every date that is shown or sent is one that is taken, and the same."""
+    assert milliseconds(date_text(ms)) == ms

@@ -1,11 +1,20 @@
-"""The age in the status line: short, true for as long as it stands there, and told ever more rarely."""
+"""The status line is told however busy the daemon is; the age in it is short, true, and told ever more rarely."""
+
+import asyncio
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_status_reporter.supervision import age
+from ssm_status_reporter.host.clock import SystemClock
+from ssm_status_reporter.host.systemd import ServiceManager
+from ssm_status_reporter.supervision import Supervision, age
 
+SECONDS_MAX = 60
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
@@ -35,3 +44,31 @@ def test_an_age_is_told_anew_before_it_is_far_off(seconds: int) -> None:
     unit = {"s": 1, "min": MINUTE, "h": HOUR, "days": DAY}[told.text.split()[1]]
     assert told.fresh_seconds <= max(unit, 10)
     assert told.fresh_seconds >= 10
+
+
+async def test_a_reporter_that_never_rests_has_a_status_line_and_is_asked_no_more_often(tmp_path: Path) -> None:
+    """Something happens during each look at the outbox: the line is told all the same, and looks are rare."""
+    reporter: Any = SimpleNamespace(turned=asyncio.Event(), last_delivered_ms=None, holds=())
+    looks = 0
+
+    async def totals() -> dict[str, int]:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0)
+        reporter.turned.set()
+        return {"acknowledged": looks}
+
+    outbox: Any = SimpleNamespace(totals=totals)
+    nobody: Any = None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(0)
+        told = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        task = asyncio.create_task(Supervision(told, SystemClock(), outbox, nobody, reporter).keep_status())
+        async with asyncio.timeout(SECONDS_MAX):
+            line = await asyncio.get_running_loop().sock_recv(manager, 4096)
+        task.cancel()
+        await asyncio.wait({task})
+        told.close()
+    assert line == b"STATUS=1 associations, 0 pending"
+    assert looks == 1

@@ -9,10 +9,10 @@ import msgspec
 from ssm_status_reporter import tuning
 from ssm_status_reporter.cli.exit_codes import ExitCode
 from ssm_status_reporter.cli.invocation import load_configuration
+from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox import letters
 from ssm_status_reporter.outbox.database import OutboxError
-from ssm_status_reporter.outbox.snapshot import rfc3339
 from ssm_status_reporter.outbox.tables import DeadLetter
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def list_(ctx: click.Context, *, as_json: bool) -> None:
         click.echo("no dead letters")
     for letter in () if as_json else found:
         click.echo(
-            f"{letter.id:>6}  {rfc3339(letter.at_ms)}  {letter.problem.code}  "
+            f"{letter.id:>6}  {date_text(letter.at_ms)}  {letter.problem.code}  "
             f"{letter.association.document} on {letter.association.instance_id}: {letter.report.status}"
         )
 
@@ -153,9 +153,9 @@ def _end(ctx: click.Context, wanted: tuple[int, ...], found: list[int]) -> None:
 
 
 def _described(letter: DeadLetter) -> Iterator[str]:
-    yield f"dead letter   {letter.id}, since {rfc3339(letter.at_ms)}"
+    yield f"dead letter   {letter.id}, since {date_text(letter.at_ms)}"
     yield f"association   {letter.association}"
-    yield f"status        {letter.report.status}, observed {rfc3339(letter.report.observed_at_ms)}"
+    yield f"status        {letter.report.status}, observed {date_text(letter.report.observed_at_ms)}"
     yield f"message       {letter.report.message}"
     yield f"error         {letter.problem.code}: {letter.problem.message}"
     if letter.problem.request_id:
@@ -172,11 +172,11 @@ def _print_json(found: list[DeadLetter]) -> None:
             letter.association.document,
             letter.report.status,
             letter.report.message,
-            rfc3339(letter.report.observed_at_ms),
+            date_text(letter.report.observed_at_ms),
             letter.problem.code,
             letter.problem.message,
             letter.problem.request_id,
-            rfc3339(letter.at_ms),
+            date_text(letter.at_ms),
         )
         for letter in found
     ]

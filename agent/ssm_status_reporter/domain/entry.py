@@ -1,8 +1,8 @@
 """The entry: all that is known of one association, and what an event makes of it.
 
 Events are an observation (a source saw a result), a claim (its call slot is taken), an answer (to a question),
-a settlement (of a call), and a recovery (the process starts anew). Each is a function from an entry to the next
-one and to the *ends* it causes. The rules, by the numbers of ARCHITECTURE.md:
+a settlement (of a call), and a recovery (the process starts anew). Each is a function, in a module of its name, from
+an entry to the next one and to the *ends* it causes. The rules, by the numbers of ARCHITECTURE.md:
 
   2. State, not events: at most one undelivered report, the newest. What comes back for an older version
      updates what is acknowledged and never settles the newer one.
@@ -10,7 +10,7 @@ one and to the *ends* it causes. The rules, by the numbers of ARCHITECTURE.md:
   5. Older never overwrites newer. A date in the future of the clock is no evidence.
   6. The service is the truth: what it holds with a newer or equal date is adopted.
   9. One call in flight per association; its backoff outlives the report that caused it.
- 11. Each result ends exactly once: `Count` names the ends, and every function here returns the ones it causes.
+ 11. Each result ends exactly once: `Count` names the ends, and each of those functions returns the ones it causes.
 
 An entry is frozen; it is stored as it is (outbox/). Its parts are msgspec structs: made and replaced several times for
 each report, which dataclasses do ten times more slowly.

@@ -40,6 +40,14 @@ RATE_FLOOR_PER_SECOND: Final = 0.1
 """Throttling never brings the rate below this."""
 RECONCILE_RATE_SHARE: Final = 0.25
 """DescribeAssociation for reconciliation takes at most this share of the rate."""
+RECONCILE_JITTER_SHARE: Final = 0.1
+"""Entries come within this share of the interval before its end, so that they do not march in step."""
+RECONCILE_START_MS_MAX: Final = 2000
+"""At the start the first question goes out within this time."""
+CONNECTIONS_MAX: Final = 64
+"""Kept to the service; the concurrency may be changed up to it by a reload."""
+CLOCK_SKEW_MS_TOLERATED: Final = 60 * 1000
+"""Clocks that differ by less need no correction: the service tolerates 5 minutes."""
 ERROR_TEXT_CHARS_MAX: Final = 500
 """What is kept of an error's message."""
 
@@ -48,12 +56,28 @@ SENT_REMEMBERED_MAX: Final = 4
 """Reports of one association remembered as possibly applied; of equal dates there are hardly more."""
 OUTBOX_BATCH_MAX: Final = 512
 """Operations in one commit."""
+OUTBOX_RETRY_SECONDS: Final = 1.0
+"""How often a failing transaction is tried again."""
+OUTBOX_GATHER_SECONDS: Final = 0.001
+"""While operations come together, each fsync waits for company until so long after the last; a lone one never does."""
+OUTBOX_BUSY_SECONDS_MAX: Final = 5.0
+"""How long a transaction waits for another process (a command) to end its own."""
+OUTBOX_JOURNAL_BYTES_MAX: Final = 8 * 1024 * 1024
+"""What the -wal file is cut to after a checkpoint."""
+LOCK_BYTES_MAX: Final = 4096
+"""What is read of the lock's file."""
+LOCK_TRIES_MAX: Final = 5
+LOCK_PAUSE_SECONDS: Final = 0.02
+"""Between two tries: whoever only looks whether a daemon runs has the lock for microseconds."""
 ROWS_IN_MEMORY_MAX: Final = 256
 """Rows read at a time where all are looked at."""
 CLAIM_SCAN_ROWS_MAX: Final = 256
 """Rows a claim looks at; it says so when there may be more."""
 PARKED_JITTER_SHARE: Final = 0.1
 """Parked reports are retried within this share of the interval after it, so that they do not march in step."""
+
+COMMANDS_LOOK_MS: Final = 2000
+"""Where inotify cannot tell that a command changed the outbox, it is looked at so often."""
 
 # The results directory.
 RESULTS_IN_FLIGHT_MAX: Final = 1024
@@ -76,6 +100,10 @@ SPOOL_RETRY_MS_MAX: Final = 60 * 1000
 SPOOL_STOP_SECONDS_MAX: Final = 2.0
 """Commits under way get so long at SIGTERM; what takes longer is met again at the next start."""
 
+# The SSM Agent's registration.
+REGISTRATION_BYTES_MAX: Final = 64 * 1024
+"""What is read of it."""
+
 # The instance metadata service.
 METADATA_TIMEOUT_MS: Final = 2000
 """One request, half of it for connecting; an instance's own service answers within milliseconds."""
@@ -96,6 +124,12 @@ CREDENTIALS_LOOK_MS_MAX: Final = 60 * 1000
 # Watching.
 EVENTS_PER_DRAIN_MAX: Final = 1024
 """Events of inotify read before what they tell of is looked at: about 8 ms. The kernel keeps the others."""
+
+# The service manager.
+STATUS_SECONDS_MIN: Final = 5.0
+"""The status line is brought up to date no more often."""
+STATUS_HINT_CHARS_MAX: Final = 200
+"""What the status line shows of a hold's hint; `status` has it whole."""
 
 # Stopping.
 STOP_SECONDS_MAX: Final = 10.0
@@ -161,6 +195,8 @@ METRICS_TEXTFILE_SECONDS: Final = 15
 """How often the file for node_exporter is written: the interval that Prometheus scrapes at, as a rule."""
 METRICS_RETRY_SECONDS: Final = 60
 """How often an address to serve metrics at is tried again."""
+METRICS_STOP_SECONDS_MAX: Final = 1.0
+"""Scrapes under way get so long to be answered at SIGTERM; the calls to the service wait behind them."""
 HEALTH_MS_MIN: Final = 10 * 1000
 """A loop that got no further for so long, with something to do, is unhealthy: the outbox tries again every second."""
 

@@ -4,8 +4,9 @@ An `Outcome` is what came of one UpdateAssociationStatus; an `Answer` is what ca
 DescribeAssociation. Both share the failures. Each failure carries a `Problem`, which is what an operator
 reads in the log, in ``status`` and in a dead letter.
 
-The table from error codes to outcomes is in ``ssm/answer.py``; what an outcome leads to is in
-``domain/entry.py`` (the report) and ``domain/holds.py`` (everything else).
+The table from error codes to outcomes is in ``ssm/codes.py``, read by ``ssm/answer.py``; what an outcome leads to is in
+``domain/settlement.py`` and ``domain/failure.py`` (the report), ``domain/answer.py`` (a question) and
+``domain/holds.py`` (everything else).
 """
 
 from dataclasses import dataclass

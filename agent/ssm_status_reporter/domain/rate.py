@@ -61,9 +61,8 @@ class Rate:
         if self.halved_at_ms is not None and now_ms - self.halved_at_ms < HALVING_INTERVAL_MS:
             return self
         slower = max(min(RATE_FLOOR_PER_SECOND, self.limit_per_second), self.per_second / 2)
-        return replace(
-            self.at(now_ms), per_second=slower, tokens=min(self.at(now_ms).tokens, 0.0), halved_at_ms=now_ms
-        )
+        now = self.at(now_ms)
+        return replace(now, per_second=slower, tokens=min(now.tokens, 0.0), halved_at_ms=now_ms)
 
     def accepted(self) -> "Rate":
         """A call was not throttled."""
@@ -76,7 +75,8 @@ class Rate:
     def ramped(self, now_ms: int) -> "Rate":
         """A hold opened: what waited behind it must not come all at once."""
         slower = min(self.per_second, max(RATE_FLOOR_PER_SECOND, RAMP_SHARE * self.limit_per_second))
-        return replace(self.at(now_ms), per_second=slower, tokens=min(self.at(now_ms).tokens, 1.0))
+        now = self.at(now_ms)
+        return replace(now, per_second=slower, tokens=min(now.tokens, 1.0))
 
     def relimited(self, limit_per_second: float, burst: int) -> "Rate":
         """The same bucket under a changed configuration."""

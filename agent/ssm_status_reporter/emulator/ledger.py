@@ -5,7 +5,6 @@
 
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +12,6 @@ import msgspec
 
 LEDGER_ENTRIES_MAX: Final = 100_000
 """Entries kept in memory; the file keeps all."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +60,3 @@ class Ledger:
         """Close the file."""
         if self._file is not None:
             self._file.close()
-
-
-def rfc3339(epoch_ms: int) -> str:
-    """A moment in UTC to the millisecond: ``2026-11-22T13:23:53.355Z``."""
-    return f"{(_EPOCH + timedelta(milliseconds=epoch_ms)).isoformat(timespec='milliseconds')[:-6]}Z"

@@ -25,10 +25,11 @@ from aiohttp import web
 
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.report import Report
+from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.emulator.errors import ServiceError
 from ssm_status_reporter.emulator.faults import FaultPlan, skew_ms
 from ssm_status_reporter.emulator.injector import Injection, Injector
-from ssm_status_reporter.emulator.ledger import Entry, Ledger, rfc3339
+from ssm_status_reporter.emulator.ledger import Entry, Ledger
 from ssm_status_reporter.emulator.model import DATE_S_MAX, DATE_S_MIN, Model, load_model
 from ssm_status_reporter.emulator.reply import OUTAGE, Delivery, Reply, refusal, struck
 from ssm_status_reporter.emulator.service import CONTENT_TYPE, Call, Service, read_call, text_or_none
@@ -229,7 +230,7 @@ class Emulator:
         authorization = call.headers.get("Authorization", "")
         self._ledger.append(
             Entry(
-                at=rfc3339(self._clock()),
+                at=date_text(self._clock()),
                 request_id=request_id,
                 operation=call.request.operation,
                 instance_id=call.request.instance_id,
@@ -282,7 +283,7 @@ def _date_or_none(value: Any) -> str | None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not DATE_S_MIN <= value <= DATE_S_MAX:
         return None
-    return rfc3339(round(value * 1000))
+    return date_text(round(value * 1000))
 
 
 @lru_cache(maxsize=1)

@@ -12,17 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import structlog
 
 from ssm_status_reporter.config.texts import AUTO, REGION
 from ssm_status_reporter.domain.association import INSTANCE_ID
+from ssm_status_reporter.domain.limits import REGISTRATION_BYTES_MAX
 from ssm_status_reporter.host.instance_metadata import NoMetadataError, identity_document
 from ssm_status_reporter.ports import Clock
-
-REGISTRATION_BYTES_MAX: Final = 64 * 1024
 
 log = structlog.get_logger()
 

@@ -27,7 +27,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from ssm_status_reporter.domain.limits import METRICS_RETRY_SECONDS, METRICS_TEXTFILE_SECONDS
+from ssm_status_reporter.domain.limits import (
+    METRICS_RETRY_SECONDS,
+    METRICS_STOP_SECONDS_MAX,
+    METRICS_TEXTFILE_SECONDS,
+)
 from ssm_status_reporter.ports import Clock
 
 _FILE_MODE: Final = 0o644
@@ -146,7 +150,9 @@ class MetricsServer:
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=METRICS_STOP_SECONDS_MAX
+        )
         await runner.setup()
         try:
             await self._listen(runner)

@@ -21,11 +21,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 
-from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX
+from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX, OUTBOX_GATHER_SECONDS, OUTBOX_RETRY_SECONDS
 from ssm_status_reporter.outbox.database import (
     Durability,
     Files,
@@ -37,12 +37,6 @@ from ssm_status_reporter.outbox.database import (
     set_aside,
 )
 from ssm_status_reporter.outbox.tables import Tables
-
-RETRY_SECONDS: Final = 1.0
-"""How often a failing transaction is tried again."""
-
-GATHER_SECONDS: Final = 0.001
-"""While operations come together, each fsync waits for company until so long after the last; a lone one never does."""
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -150,7 +144,7 @@ class Committer:
             while not self._jobs and not self._closing:
                 self._wake.wait()
             crowded = self._crowded and all(job.durability is Durability.POWER_LOSS for job in self._jobs)
-        gather_seconds = self._committed_at + GATHER_SECONDS - time.monotonic()
+        gather_seconds = self._committed_at + OUTBOX_GATHER_SECONDS - time.monotonic()
         if crowded and gather_seconds > 0:
             time.sleep(gather_seconds)
         with self._wake:
@@ -163,13 +157,10 @@ class Committer:
         while True:
             self.progress += 1
             try:
-                self._follow_file()
-                self._commit(batch)
+                if not self._attempt(batch):
+                    continue
             except (sqlite3.Error, OSError, OutboxError) as error:
                 self._roll_back()
-                if isinstance(error, sqlite3.Error) and is_broken(error):
-                    self._let_go(error)
-                    continue
                 if not isinstance(error, sqlite3.OperationalError | OSError | OutboxError):
                     raise
                 if not failing:
@@ -189,6 +180,22 @@ class Committer:
                 if failing:
                     log.info("outbox can be written again", path=str(self._path))
                 return True
+
+    def _attempt(self, batch: list[_Job[Any]]) -> bool:
+        """Whether the batch was committed; False when the file was broken and has been set aside for the next attempt.
+
+        Raises what the machine does not let through, setting aside included.
+        """
+        try:
+            self._follow_file()
+            self._commit(batch)
+        except sqlite3.Error as error:
+            if not is_broken(error):
+                raise
+            self._roll_back()
+            self._let_go(error)
+            return False
+        return True
 
     def _commit(self, batch: list[_Job[Any]]) -> None:
         durable = any(job.durability is Durability.POWER_LOSS for job in batch)
@@ -221,7 +228,7 @@ class Committer:
         """Wait before the next attempt; True when there is to be none because the outbox closes."""
         with self._wake:
             if not self._closing:
-                self._wake.wait_for(lambda: self._closing, timeout=RETRY_SECONDS)
+                self._wake.wait_for(lambda: self._closing, timeout=OUTBOX_RETRY_SECONDS)
             return self._closing
 
     def _follow_file(self) -> None:

@@ -16,10 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-BUSY_TIMEOUT_SECONDS: Final = 5.0
-"""How long a transaction waits for another process (a command) to end its own."""
-JOURNAL_BYTES_MAX: Final = 8 * 1024 * 1024
-"""What the -wal file is cut to after a checkpoint."""
+from ssm_status_reporter.domain.limits import OUTBOX_BUSY_SECONDS_MAX, OUTBOX_JOURNAL_BYTES_MAX
+
 FILE_MODE: Final = 0o640
 DIRECTORY_MODE: Final = 0o750
 WRITE_REMEDY: Final = "make room on the disk, and its file system writable"
@@ -87,12 +85,12 @@ def opened(path: Path, versions: tuple[Migration, ...]) -> sqlite3.Connection:
         if part.exists() and not os.access(part, os.W_OK):
             raise OutboxError(f"{part}: may not be written: chown it to the user that the daemon runs as")
     connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        path, timeout=OUTBOX_BUSY_SECONDS_MAX, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={Durability.POWER_LOSS}")
-        connection.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES_MAX}")
+        connection.execute(f"PRAGMA journal_size_limit={OUTBOX_JOURNAL_BYTES_MAX}")
         connection.execute("PRAGMA temp_store=MEMORY")
         _check(connection)
         _migrate(connection, path, versions)

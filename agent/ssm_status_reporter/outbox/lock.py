@@ -9,15 +9,12 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import msgspec
 
+from ssm_status_reporter.domain.limits import LOCK_BYTES_MAX, LOCK_PAUSE_SECONDS, LOCK_TRIES_MAX
 from ssm_status_reporter.outbox.database import DIRECTORY_MODE, FILE_MODE, WRITE_REMEDY, OutboxError
-
-LOCK_BYTES_MAX: Final = 4096
-LOCK_TRIES: Final = 5
-LOCK_TRY_SECONDS: Final = 0.02
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -98,11 +95,11 @@ def find_holder(outbox: Path) -> Holder | None:
 
 def _locked(descriptor: int) -> bool:
     """Take the lock; a reader that looks whether a daemon runs has it for microseconds, so try more than once."""
-    for _ in range(LOCK_TRIES):
+    for _ in range(LOCK_TRIES_MAX):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(LOCK_TRY_SECONDS)
+            time.sleep(LOCK_PAUSE_SECONDS)
         else:
             return True
     return False

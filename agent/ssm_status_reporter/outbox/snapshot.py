@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -21,6 +20,7 @@ import msgspec
 
 from ssm_status_reporter.domain.entry import Count, Entry, State
 from ssm_status_reporter.domain.report import Comparison
+from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.database import OutboxError, is_broken
 from ssm_status_reporter.outbox.lock import find_holder
@@ -130,12 +130,6 @@ class Tally:
     """Scope, instance id, document; empty texts mean all."""
 
 
-def rfc3339(ms: int) -> str:
-    """Milliseconds since 1970 as RFC 3339, UTC."""
-    moment = datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def snapshot(path: Path, now: Now) -> Snapshot:
     """What the outbox says now; an outbox that does not exist yet is empty.
 
@@ -146,7 +140,7 @@ def snapshot(path: Path, now: Now) -> Snapshot:
         daemon = DaemonView(
             running=holder is not None,
             pid=None if holder is None else holder.pid,
-            started_at=None if holder is None else rfc3339(holder.started_at_ms),
+            started_at=None if holder is None else date_text(holder.started_at_ms),
         )
         if not path.exists():
             return Snapshot(NodeView(), daemon, OutboxView(0, 0, 0, 0, 0.0), [], _counters({}), None, [])
@@ -210,7 +204,9 @@ def _read(connection: sqlite3.Connection, daemon: DaemonView, now: Now) -> Snaps
         daemon=daemon,
         outbox=_totals(entries, dead, now),
         holds=[
-            HoldView(scope, instance_id or None, document or None, reason, rfc3339(since_ms), rfc3339(probe_ms))
+            HoldView(
+                scope, instance_id or None, document or None, reason, date_text(since_ms), date_text(probe_ms)
+            )
             for scope, instance_id, document, reason, since_ms, probe_ms in holds
         ],
         counters=_counters(dict(execute("SELECT name, value FROM counter").fetchall())),
@@ -261,14 +257,14 @@ def _association(entry: Entry, held_until_ms: int) -> AssociationView:
         else AcknowledgedView(
             acknowledged.report.status,
             acknowledged.report.message,
-            rfc3339(acknowledged.report.observed_at_ms),
-            rfc3339(acknowledged.at_ms),
+            date_text(acknowledged.report.observed_at_ms),
+            date_text(acknowledged.at_ms),
         ),
         pending=None
         if pending is None
-        else PendingView(pending.report.status, pending.report.message, rfc3339(pending.report.observed_at_ms)),
+        else PendingView(pending.report.status, pending.report.message, date_text(pending.report.observed_at_ms)),
         attempts=0 if pending is None else pending.attempts,
-        next_attempt_at=None if due_ms is None else rfc3339(due_ms),
+        next_attempt_at=None if due_ms is None else date_text(due_ms),
         last_error=None
         if error is None
         else ErrorView(
@@ -276,6 +272,6 @@ def _association(entry: Entry, held_until_ms: int) -> AssociationView:
             error.problem.message,
             error.problem.request_id,
             error.problem.hint,
-            rfc3339(error.at_ms),
+            date_text(error.at_ms),
         ),
     )

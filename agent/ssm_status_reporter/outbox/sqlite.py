@@ -22,7 +22,7 @@ from ssm_status_reporter.domain.claim import claimed, questioned
 from ssm_status_reporter.domain.entry import Claim, Count, Entry, Policy, Settled
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening
 from ssm_status_reporter.domain.holds import Change as HoldChange
-from ssm_status_reporter.domain.limits import CLAIM_SCAN_ROWS_MAX, SHARED_LOOK_AGAIN_MS
+from ssm_status_reporter.domain.limits import CLAIM_SCAN_ROWS_MAX, RECONCILE_START_MS_MAX, SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.observation import Finding, observed
 from ssm_status_reporter.domain.outcome import (
     Answer,
@@ -35,6 +35,7 @@ from ssm_status_reporter.domain.outcome import (
     Unreachable,
     Withheld,
 )
+from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.domain.settlement import recovered, settled
@@ -45,27 +46,6 @@ from ssm_status_reporter.outbox.tables import FACT_COMPARISON, HoldRow, Tables
 from ssm_status_reporter.ports import Chance, Clock
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Reconciliation:
-    """When entries at rest are compared with the service; an interval of 0 means never."""
-
-    interval_ms: int
-    on_start: bool
-    start_jitter_ms: int = 2000
-    interval_jitter_share: float = 0.1
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it happens at all."""
-        return self.interval_ms > 0 or self.on_start
-
-    def next_ms(self, now_ms: int, chance: float) -> int | None:
-        """When an entry that was just compared, or is new, comes next."""
-        if self.interval_ms == 0:
-            return None
-        return now_ms + self.interval_ms - round(chance * self.interval_jitter_share * self.interval_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +195,6 @@ class SqliteOutbox:
     async def make_due(self, associations: Collection[Association]) -> None:
         """Let their reports be claimed now: what they wait for may have been mended."""
         await self._committer.submit(lambda tables: self._make_due(tables, associations), Durability.PROCESS_DEATH)
-
-    async def next_reconcile_ms(self) -> int | None:
-        """When the next entry at rest is to be compared, steady."""
-        return await self._committer.submit(lambda tables: tables.next_reconcile_ms(), Durability.PROCESS_DEATH)
 
     # Starting.
 
@@ -386,7 +362,7 @@ class SqliteOutbox:
     def _plan_reconciliation(self, tables: Tables, now_ms: int) -> None:
         plan = self.reconciliation
         if plan.on_start:
-            tables.reconcile_all(now_ms + round(self._chance() * plan.start_jitter_ms))
+            tables.reconcile_all(now_ms + round(self._chance() * RECONCILE_START_MS_MAX))
         else:
             self._replan(tables)
 

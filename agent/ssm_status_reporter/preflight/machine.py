@@ -69,12 +69,12 @@ def agent_finding(section: SsmAgent, instance_id: str | None) -> Finding:
 
 def outbox_findings(path: Path) -> Iterator[Finding]:
     """Whether statuses can be kept, and what the daemon met."""
-    holder = find_holder(path)
-    runs = "no daemon runs" if holder is None else f"process {holder.pid} runs as its daemon"
-    if not path.exists():
-        yield _unmade(path)
-        return
     try:
+        with readable(path):
+            holder, made = find_holder(path), path.exists()
+        if not made:
+            yield _unmade(path)
+            return
         damage = _damage(path)
         counted = tally(path)
     except OutboxError as error:
@@ -83,6 +83,7 @@ def outbox_findings(path: Path) -> Iterator[Finding]:
     if damage is not None:
         yield amiss(OUTBOX, f"{path} is damaged: {damage}", "restart the daemon: it sets it aside; check the disk")
         return
+    runs = "no daemon runs" if holder is None else f"process {holder.pid} runs as its daemon"
     waiting = sum(counted.states.get(state, 0) for state in ("pending", "in_flight", "parked"))
     yield fine(OUTBOX, f"{path}: {sum(counted.states.values())} associations, {waiting} to deliver; {runs}")
     for scope, instance_id, document in counted.holds if holder is not None else ():
@@ -96,7 +97,7 @@ def outbox_findings(path: Path) -> Iterator[Finding]:
 
 def disk_finding(path: Path) -> Finding:
     """Whether there is room for the outbox."""
-    place = next(parent for parent in path.absolute().parents if parent.exists())
+    place = _nearest(path)
     free = shutil.disk_usage(place).free
     detail = f"{free // (1024 * 1024):,} MiB free at {place}"
     if free < DISK_FREE_BYTES_ADVISED:
@@ -104,8 +105,13 @@ def disk_finding(path: Path) -> Finding:
     return fine(DISK, detail)
 
 
+def _nearest(path: Path) -> Path:
+    """The directory that it lies in, or would, as far as that is there and may be seen."""
+    return next(parent for parent in path.absolute().parents if os.path.exists(parent))  # noqa: PTH110 (never raises)
+
+
 def _unmade(path: Path) -> Finding:
-    place = next(parent for parent in path.absolute().parents if parent.exists())
+    place = _nearest(path)
     if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
         remedy = "install the unit (it makes the directory), or let the daemon's user write there"
         return amiss(OUTBOX, f"{path} does not exist, and {place} is not writable for this user", remedy)

@@ -24,7 +24,7 @@ from ssm_status_reporter.domain.outcome import (
     Unreachable,
     Withheld,
 )
-from ssm_status_reporter.outbox.snapshot import rfc3339
+from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.preflight.finding import Finding, amiss, fine
 from ssm_status_reporter.ssm.client import CREDENTIALS_HINT
 from ssm_status_reporter.ssm.credentials import NoKeysError, Origin
@@ -46,7 +46,7 @@ def credentials_finding(origin: Origin | NoKeysError, now_ms: int) -> Finding:
         return amiss(CREDENTIALS, f"{origin.code}: {origin}", CREDENTIALS_HINT)
     if origin.expires_at_ms is None:
         return fine(CREDENTIALS, f"by {origin.method}, without a known end")
-    until = f"by {origin.method}, valid until {rfc3339(origin.expires_at_ms)}"
+    until = f"by {origin.method}, valid until {date_text(origin.expires_at_ms)}"
     if origin.expires_at_ms - now_ms < CREDENTIALS_LEFT_MS_ADVISED:
         return amiss(CREDENTIALS, until, "check what renews them: the instance role, or the SSM Agent")
     return fine(CREDENTIALS, until)

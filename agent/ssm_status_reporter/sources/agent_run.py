@@ -23,10 +23,10 @@ from ssm_status_reporter.config import AgentAssociations
 from ssm_status_reporter.domain.association import DOCUMENT, Association
 from ssm_status_reporter.domain.report import RUN_STATUSES, Report, Status, cut
 from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
+from ssm_status_reporter.domain.rfc3339 import milliseconds
 from ssm_status_reporter.sources import strict_json
 from ssm_status_reporter.sources.agent_message import Step, message, shown
 from ssm_status_reporter.sources.quoting import shortened
-from ssm_status_reporter.sources.rfc3339 import milliseconds
 
 SOURCE: Final = "ssm_agent"
 FINAL: Final = frozenset(name for name, status in RUN_STATUSES.items() if status is not Status.PENDING)

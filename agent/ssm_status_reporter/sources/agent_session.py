@@ -29,7 +29,8 @@ class AgentSession:
         self._reader = reader
         self._clock = clock
         self._watch = watch
-        self._stack = stack
+        self._current = stack.enter_context(ExitStack())
+        self._pending = stack.enter_context(ExitStack())
         self._places: dict[Place, StateDirectory] = {}
         self._wake = asyncio.Event()
         self._retry: asyncio.Task[None] | None = None
@@ -37,7 +38,7 @@ class AgentSession:
 
     def begin(self) -> None:
         """Watch the directories and look at what is in them. Raises OSError when that cannot be done."""
-        self._enter(Place.CURRENT)
+        self._enter(Place.CURRENT, self._current)
         self._enter_pending()
         self._survey()
 
@@ -104,14 +105,15 @@ class AgentSession:
 
     # Looking everywhere.
 
-    def _enter(self, place: Place) -> None:
+    def _enter(self, place: Place, stack: ExitStack) -> None:
         self._watch.watch(place)
-        self._places[place] = self._stack.enter_context(StateDirectory(f"{self._path}/{place.value}"))
+        self._places[place] = stack.enter_context(StateDirectory(f"{self._path}/{place.value}"))
 
     def _enter_pending(self) -> None:
         """The agent may do without; all of its runs come to current."""
+        self._pending.close()  # the one that it takes the place of
         try:
-            self._enter(Place.PENDING)
+            self._enter(Place.PENDING, self._pending)
         except OSError as error:
             self._places.pop(Place.PENDING, None)
             log.debug("no pending runs of the SSM Agent", path=self._path, error=error.strerror)

@@ -23,9 +23,9 @@ from ssm_status_reporter.domain.association import DOCUMENT, INSTANCE_ID, Associ
 from ssm_status_reporter.domain.limits import NEAR_MISS_CHARS_MAX
 from ssm_status_reporter.domain.report import RUN_STATUSES, Report, cut, default_message
 from ssm_status_reporter.domain.result import Edge, Refusal, Result, Writer
+from ssm_status_reporter.domain.rfc3339 import milliseconds
 from ssm_status_reporter.sources import strict_json
 from ssm_status_reporter.sources.quoting import quoted, shortened
-from ssm_status_reporter.sources.rfc3339 import milliseconds
 
 REQUIRED: Final = ("document", "status")
 FIELDS: Final = (*REQUIRED, "message", "additional_info", "observed_at", "instance_id")

@@ -75,7 +75,8 @@ class Mqtt:
         self._failures = 0
         self._troubles_said: set[Trouble] = set()
         self._subscribed_at_ms: int | None = None
-        self._say_watching: Callable[[], None] = _said_already
+        self._watches: Callable[[], None] = lambda: None
+        """To be called when the source watches, or has said why it cannot yet."""
 
     def announce(self, announcement: Announcement) -> None:
         """Tell those who follow what became of a report; at once, or when the broker is there again."""
@@ -87,7 +88,7 @@ class Mqtt:
 
     async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
         """Connect, hand in and publish until cancelled; says ``offline`` then."""
-        self._say_watching = watching
+        self._watches = watching
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._lose_patience())
             await self._stay_connected(intake)
@@ -172,12 +173,3 @@ class Mqtt:
             session="resumed" if client.session_present else "new",
             topic=self._topics.subscription,
         )
-
-    def _watches(self) -> None:
-        """The source watches, or has said why it cannot yet."""
-        self._say_watching()
-        self._say_watching = _said_already
-
-
-def _said_already() -> None:
-    """Stands in for ``watching`` after its first call."""

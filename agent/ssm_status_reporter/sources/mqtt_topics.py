@@ -11,7 +11,6 @@ Source: MQTT 5.0 (OASIS, 2019), 3.3.1 (DUP, RETAIN), 4.4 (redelivery), 4.8.2 (sh
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -28,6 +27,7 @@ from ssm_status_reporter.domain.limits import (
     MQTT_PAYLOAD_BYTES_MAX,
 )
 from ssm_status_reporter.domain.result import Edge, Refusal, Result, Writer
+from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.sources.decode import Origin, Undecodable, allowed, decode
 from ssm_status_reporter.sources.quoting import quoted
@@ -222,8 +222,8 @@ def outcome(topics: Topics, announcement: Announcement) -> Posting:
         document=announcement.association.document,
         status=report.status,
         outcome=announcement.ending.value,
-        observed_at=_rfc3339(report.observed_at_ms),
-        at=_rfc3339(announcement.at_ms),
+        observed_at=date_text(report.observed_at_ms),
+        at=date_text(announcement.at_ms),
     )
     if problem is not None:
         said.code, said.error = problem.code, problem.message
@@ -233,12 +233,12 @@ def outcome(topics: Topics, announcement: Announcement) -> Posting:
 
 def online(topics: Topics, wall_ms: int) -> Posting:
     """This daemon is there and watches."""
-    return _state(topics, "online", at=_rfc3339(wall_ms))
+    return _state(topics, "online", at=date_text(wall_ms))
 
 
 def offline(topics: Topics, wall_ms: int) -> Posting:
     """This daemon was stopped."""
-    return _state(topics, "offline", at=_rfc3339(wall_ms), reason="stopped")
+    return _state(topics, "offline", at=date_text(wall_ms), reason="stopped")
 
 
 def last_will(topics: Topics) -> Posting:
@@ -249,8 +249,3 @@ def last_will(topics: Topics) -> Posting:
 def _state(topics: Topics, state: str, at: str | None = None, reason: str | None = None) -> Posting:
     said = _State(state, f"ssm-status-reporter/{__version__}", at, reason)
     return Posting(topics.reporter, msgspec.json.encode(said), retain=True)
-
-
-def _rfc3339(ms: int) -> str:
-    moment = datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

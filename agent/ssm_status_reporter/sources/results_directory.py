@@ -21,7 +21,7 @@ import structlog
 
 from ssm_status_reporter.config import AfterAccept
 from ssm_status_reporter.domain.limits import SPOOL_RETRY_MS_MAX, SPOOL_RETRY_MS_MIN
-from ssm_status_reporter.path_watch import until_displaced
+from ssm_status_reporter.path_watch import Relook
 from ssm_status_reporter.ports import Clock, Intake
 from ssm_status_reporter.sources.seen import KeptFiles
 from ssm_status_reporter.sources.spool import Spool
@@ -52,7 +52,7 @@ class ResultsDirectory:
         self._clock = clock
         self._kept = kept
         self._said: int | None = None
-        self._retry_ms = SPOOL_RETRY_MS_MIN
+        self._relook = Relook(clock, SPOOL_RETRY_MS_MIN, SPOOL_RETRY_MS_MAX)
 
     async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
         """Watch and hand in until cancelled. What is not committed soon after that is met at the next start."""
@@ -71,13 +71,12 @@ class ResultsDirectory:
                 except OSError as error:
                     self._say_unusable(error)
                     watching()
-                    watching = _said_already
-                    await self._until_changed(watch, error)
+                    await self._relook.until_displaced(watch, told=error.errno in _TOLD_BY_INOTIFY)
                     continue
-                self._said, self._retry_ms = None, SPOOL_RETRY_MS_MIN
+                self._said = None
+                self._relook.begin_anew()
                 log.info("watching the results directory", path=self._settings.path)
                 watching()
-                watching = _said_already
                 await session.serve()
 
     def _open(self, watch: SpoolWatch) -> Spool:
@@ -108,15 +107,3 @@ class ResultsDirectory:
             error=error.strerror,
             hint=_HINTS.get(error.errno or 0, "it will be tried again"),
         )
-
-    async def _until_changed(self, watch: SpoolWatch | None, error: OSError) -> None:
-        """Until something changes on the way to the directory; where no event may tell, also after a while."""
-        look_at_ms = None
-        if watch is None or not watch.sees_all or error.errno not in _TOLD_BY_INOTIFY:
-            look_at_ms = self._clock.now().steady_ms + self._retry_ms
-            self._retry_ms = min(2 * self._retry_ms, SPOOL_RETRY_MS_MAX)
-        await until_displaced(watch, self._clock, look_at_ms)
-
-
-def _said_already() -> None:
-    """Stands in for ``watching`` after its first call."""

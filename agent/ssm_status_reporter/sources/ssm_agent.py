@@ -24,7 +24,7 @@ from typing import Final
 import structlog
 
 from ssm_status_reporter.domain.limits import SPOOL_RETRY_MS_MAX, SPOOL_RETRY_MS_MIN
-from ssm_status_reporter.path_watch import until_displaced
+from ssm_status_reporter.path_watch import Relook
 from ssm_status_reporter.ports import Clock, Intake
 from ssm_status_reporter.sources.agent_handover import Handover
 from ssm_status_reporter.sources.agent_reader import Absence, AgentReader, AgentSettings
@@ -52,7 +52,7 @@ class SsmAgent:
         self._settings = settings
         self._clock = clock
         self._said: int | None = None
-        self._retry_ms = SPOOL_RETRY_MS_MIN
+        self._relook = Relook(clock, SPOOL_RETRY_MS_MIN, SPOOL_RETRY_MS_MAX)
 
     async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
         """Watch and hand in until cancelled; what is at hand then is committed first, within a bound."""
@@ -80,13 +80,12 @@ class SsmAgent:
                 except OSError as error:
                     self._say_unusable(error)
                     watching()
-                    watching = _said_already
-                    await self._until_changed(watch, error)
+                    await self._relook.until_displaced(watch, told=error.errno in _ABSENT)
                     continue
-                self._said, self._retry_ms = None, SPOOL_RETRY_MS_MIN
+                self._said = None
+                self._relook.begin_anew()
                 log.info("watching the SSM Agent's runs", path=path)
                 watching()
-                watching = _said_already
                 await session.serve()
 
     def _say_unusable(self, error: OSError) -> None:
@@ -116,15 +115,3 @@ class SsmAgent:
             log.info("the SSM Agent keeps no state of this node's runs yet", path=self._settings.state_path)
         else:
             log.debug("no SSM Agent here yet", path=self._settings.path)
-
-    async def _until_changed(self, watch: AgentWatch | None, error: OSError) -> None:
-        """Until something changes on the way to the directory; where no event may tell, also after a while."""
-        look_at_ms = None
-        if watch is None or not watch.sees_all or error.errno not in _ABSENT:
-            look_at_ms = self._clock.now().steady_ms + self._retry_ms
-            self._retry_ms = min(2 * self._retry_ms, SPOOL_RETRY_MS_MAX)
-        await until_displaced(watch, self._clock, look_at_ms)
-
-
-def _said_already() -> None:
-    """Stands in for ``watching`` after its first call."""

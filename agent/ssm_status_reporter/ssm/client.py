@@ -36,6 +36,7 @@ from botocore.exceptions import (
 )
 
 from ssm_status_reporter.domain.association import Association
+from ssm_status_reporter.domain.limits import CLOCK_SKEW_MS_TOLERATED
 from ssm_status_reporter.domain.outcome import Answer, Failure, Outcome, Problem, Scope, Withheld
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.ports import Clock
@@ -48,8 +49,6 @@ from ssm_status_reporter.ssm.settings import ClientSettings
 from ssm_status_reporter.ssm.text import plain
 from ssm_status_reporter.ssm.transport import Transport
 
-SKEW_TOLERATED_MS: Final = 60 * 1000
-"""Clocks that differ by less need no correction: the service tolerates 5 minutes."""
 CREDENTIALS_HINT: Final = (
     "give this machine an instance role, or a shared credentials file that the daemon's user may read "
     "(AWS_SHARED_CREDENTIALS_FILE, aws.profile); they are looked for again by themselves"
@@ -164,8 +163,8 @@ class SsmClient:
         skew = skew_ms(reply)
         if skew is None:
             return
-        correction_ms = skew if abs(skew) >= SKEW_TOLERATED_MS else 0
-        if abs(correction_ms - self._correction_ms) >= SKEW_TOLERATED_MS:
+        correction_ms = skew if abs(skew) >= CLOCK_SKEW_MS_TOLERATED else 0
+        if abs(correction_ms - self._correction_ms) >= CLOCK_SKEW_MS_TOLERATED:
             self._correction_ms = correction_ms
             log.warning("clock skew corrected", skew_seconds=round(correction_ms / 1000))
 

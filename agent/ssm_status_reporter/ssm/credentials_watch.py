@@ -23,7 +23,7 @@ from ssm_status_reporter.domain.limits import (
     CREDENTIALS_LOOK_MS_MIN,
     CREDENTIALS_PAUSE_MS,
 )
-from ssm_status_reporter.path_watch import PathWatch, until_displaced
+from ssm_status_reporter.path_watch import PathWatch, Relook
 from ssm_status_reporter.ports import Clock
 from ssm_status_reporter.ssm.credentials import configuration_file, shared_file
 
@@ -54,7 +54,7 @@ class CredentialsWatch:
         self._files = (str(shared_file().absolute()), str(configuration_file().absolute()))
         self._seen = self._look()
         self._said: int | None = None
-        self._look_ms = CREDENTIALS_LOOK_MS_MIN
+        self._relook = Relook(clock, CREDENTIALS_LOOK_MS_MIN, CREDENTIALS_LOOK_MS_MAX)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -65,15 +65,11 @@ class CredentialsWatch:
                 if seen != self._seen:
                     changed = [path for path in seen if seen.get(path) != self._seen.get(path)]
                     self._seen = seen
-                    self._look_ms = CREDENTIALS_LOOK_MS_MIN
+                    self._relook.begin_anew()
                     log.info("shared credentials changed: they are tried at once", files=changed)
                     await self._changed()
                     await self._clock.sleep_until(self._clock.now().steady_ms + CREDENTIALS_PAUSE_MS)
-                look_at_ms = None
-                if watch is None or not watch.sees_all:
-                    look_at_ms = self._clock.now().steady_ms + self._look_ms
-                    self._look_ms = min(2 * self._look_ms, CREDENTIALS_LOOK_MS_MAX)
-                await until_displaced(watch, self._clock, look_at_ms)
+                await self._relook.until_displaced(watch, told=True)
 
     def _open(self, stack: ExitStack) -> PathWatch | None:
         try:

@@ -100,10 +100,6 @@ class Transport:
         """Close the connections."""
         await self._resources.aclose()
 
-    def address(self, operation: Operation) -> str:
-        """Where calls of that operation go."""
-        return self._templates[operation].url
-
     async def exchange(self, operation: Operation, body: bytes, keys: Any, timestamp: str) -> Raw:
         """One call, signed with ``keys`` at ``timestamp`` (`SIGV4_TIMESTAMP`).
 

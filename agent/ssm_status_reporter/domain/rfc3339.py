@@ -1,4 +1,4 @@
-"""Dates as RFC 3339 writes them, with an offset, as milliseconds since 1970-01-01T00:00:00Z.
+"""Dates as RFC 3339 writes them, with an offset, to milliseconds since 1970-01-01T00:00:00Z and back.
 
 Rules:
   * The offset is required: a local time is no date. ``Z`` and ``T`` may be lower case, and a blank may stand
@@ -12,7 +12,7 @@ Source: RFC 3339, section 5.6 and appendix D.
 """
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Final
 
 _DATE: Final = re.compile(
@@ -46,6 +46,12 @@ def milliseconds(text: str) -> int:
     if not 0 <= utc_ms < _AFTER_MS:
         raise ValueError("is not between the years 1970 and 9999")
     return _last_ms_of_month(utc_ms) if leap else utc_ms
+
+
+def date_text(ms: int) -> str:
+    """The date in UTC, to the millisecond: ``2026-11-22T13:23:57.041Z``."""
+    moment = datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _below(bound: int, digits: str) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from ssm_status_reporter.domain.limits import BLOCKING_THREADS_MAX
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -18,7 +20,7 @@ class DispensableThreads(ThreadPoolExecutor):
     """An event loop's default executor that can be left behind."""
 
     def __init__(self) -> None:
-        super().__init__(thread_name_prefix="blocking")
+        super().__init__(BLOCKING_THREADS_MAX, thread_name_prefix="blocking")
         self._busy: set[Future[object]] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from acceptance_support import UPDATE, Manager, Site, assert_balanced, calls, held
+from acceptance_support import NODE, UPDATE, Manager, Site, assert_balanced, calls, held
+from agent_support import RUNNING, ReplayedAgent, recording
 from metadata_support import INSTANCE, INSTANCE_REGION, Metadata, Token, keys
 from results_directory_support import until
 from ssm_status_reporter.emulator.faults import FaultPlan
@@ -367,10 +368,17 @@ def quiet_path() -> Iterator[Path]:
         yield Path(path)
 
 
-async def test_nobody_is_woken_while_nothing_happens(quiet_path: Path) -> None:
-    """With its directory, its keys and a service manager to watch, it wakes less than once in two seconds."""
+@pytest.mark.parametrize("agent_is", ["absent", "in the middle of a run"])
+async def test_nobody_is_woken_while_nothing_happens(quiet_path: Path, agent_is: str) -> None:
+    """With directory, agent, keys and a service manager to watch, it wakes less than once in two seconds."""
     async with Emulator() as emulator, Manager(quiet_path / "notify") as manager:
-        site = Site(quiet_path, emulator.url)
+        agent_path = quiet_path / "ssm"
+        watched = {"sources": {"ssm_agent": {"enabled": "auto", "path": str(agent_path)}}}
+        site = Site(quiet_path, emulator.url, watched)
+        if agent_is != "absent":
+            agent = ReplayedAgent(agent_path / NODE / "document" / "state")
+            agent.start()
+            agent.run("Fail-Doc.2026-11-22T13-23-57.000Z", recording(RUNNING))
         async with site.daemon(manager.environment | {"WATCHDOG_USEC": "60000000"}) as daemon:
             site.drop("Doc", "Success", "done")
             await daemon.quiet(1)

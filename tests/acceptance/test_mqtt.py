@@ -282,6 +282,18 @@ async def test_each_outcome_is_published(place: Place) -> None:
         assert (await other.hear_last(REPORTER, lambda said: said["state"] == "offline"))["reason"] == "stopped"
 
 
+async def test_the_broker_says_when_the_daemon_is_gone(place: Place) -> None:
+    """Killed, the daemon says nothing: its last will does, and stays for whoever asks later."""
+    async with Emulator() as emulator, place.peer(REPORTER) as other:
+        async with place.site(emulator.url).daemon() as daemon:
+            await other.hear_last(REPORTER, lambda said: said["state"] == "online")
+            await daemon.kill()
+        gone = await other.hear_last(REPORTER, lambda said: said["state"] == "offline")
+        assert gone["reason"] == "connection lost"
+        async with place.peer(REPORTER) as late:
+            assert await late.hear(REPORTER) == [gone]
+
+
 async def test_the_outcome_of_a_call_that_ends_during_the_stop_is_published(place: Place) -> None:
     """The daemon goes offline after the last call has ended, not before."""
     plan = msgspec.convert({"rules": [{"operation": "UpdateAssociationStatus", "latency": "1s"}]}, FaultPlan)

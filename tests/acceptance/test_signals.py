@@ -32,6 +32,7 @@ SILENCE_SECONDS: Final = 1.0
 """How long is listened to for what is not to come: five times its interval."""
 WATCHDOG: Final = {"WATCHDOG_USEC": "400000"}
 FED_SECONDS: Final = 0.2
+WAITED_FOR: Final = "the broker has not answered yet: it is waited for, and everything else goes on"
 STOPS: Final = [signal.SIGTERM, signal.SIGINT]
 SLOW_CALLS: Final = FaultPlan(rules=(Rule(operation=UPDATE, latency="500ms"),))
 
@@ -87,6 +88,21 @@ async def test_a_service_that_hangs_does_not_keep_it_from_stopping(tmp_path: Pat
             assert_balanced(state)
 
     await asyncio.gather(*(stopped(number) for number in STOPS))
+
+
+async def test_a_thread_that_blocks_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+    """What nothing can cancel, such as a look-up of a name or a file system that hangs, is left behind: exit 0."""
+    password = tmp_path / "password"
+    os.mkfifo(password)  # nobody ever writes to it: opening it blocks
+    mqtt = {"enabled": True, "username": "reporter", "password_file": str(password)}
+    async with Emulator() as emulator:
+        site = Site(tmp_path, emulator.url, {"sources": {"mqtt": mqtt}})
+        async with site.daemon() as daemon:
+            await daemon.line(WAITED_FOR)
+            site.drop("Doc", "Success", "done")
+            await daemon.quiet(1)
+            assert await daemon.stop() == 0
+        assert [line["event"] for line in daemon.lines][-1] == "stopped"
 
 
 async def test_stopped_while_results_pour_in_nothing_is_lost(tmp_path: Path) -> None:

@@ -290,6 +290,16 @@ def test_an_error_text_that_repeats_the_configuration_is_masked(error_text: str)
     assert "The operation step0 failed because" in message
 
 
+def test_an_error_text_that_repeats_another_steps_configuration_is_masked() -> None:
+    """A secret that one step sets and another one trips over does not reach the service either."""
+    several = state(MULTI_FAILED)
+    first, *_, failed = several["InstancePluginsInformation"]
+    first["Configuration"]["Properties"] = {"runCommand": [f"echo {MARKER} >/etc/my.cnf"]}
+    failed["Result"]["standardError"] = f"no login with {MARKER}"
+    message = reported(content(several)).report.message
+    assert message.endswith("The operation third failed because no login with ***.")
+
+
 def test_control_characters_do_not_reach_a_terminal() -> None:
     """An error text cannot colour, ring or overwrite; its lines stay lines."""
     message = reported(content(failed_with("\x1b[31mred\x07\r\n\tnext \u202e\x00"))).report.message

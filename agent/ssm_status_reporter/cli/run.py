@@ -14,6 +14,7 @@ from ssm_status_reporter.daemon import Daemon, Surroundings
 from ssm_status_reporter.host import logs
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.host.identity import NoIdentityError
+from ssm_status_reporter.host.threads import DispensableThreads
 from ssm_status_reporter.outbox.database import OutboxError
 
 
@@ -30,15 +31,19 @@ def run(ctx: click.Context) -> None:
     logs.configure(configuration.log.level, configuration.log.format)
     # Jitter, not secrets.
     surroundings = Surroundings(SystemClock(), random.random, lambda: load_or_default(path))
+    threads = DispensableThreads()
+    code = ExitCode.DONE
     try:
-        asyncio.run(_run(Daemon(configuration, surroundings)))
+        asyncio.run(_run(Daemon(configuration, surroundings), threads))
     except* (NoIdentityError, OutboxError, OSError) as group:
         for error in _each(group):
             complain(f"ssm-status-reporter: {error}")
-        ctx.exit(ExitCode.UNAVAILABLE)
+        code = ExitCode.UNAVAILABLE
     except* Exception as group:  # noqa: BLE001 - a defect: said with its place and an error's priority, then started anew
         complain("".join(traceback.format_exception(group)))
-        ctx.exit(ExitCode.FAILED)
+        code = ExitCode.FAILED
+    threads.leave(code)
+    ctx.exit(code)
 
 
 def _each(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
@@ -49,5 +54,6 @@ def _each(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
             yield error
 
 
-async def _run(daemon: Daemon) -> None:
+async def _run(daemon: Daemon, threads: DispensableThreads) -> None:
+    asyncio.get_running_loop().set_default_executor(threads)
     await daemon.run()

@@ -200,6 +200,11 @@ METRICS_STOP_SECONDS_MAX: Final = 1.0
 HEALTH_MS_MIN: Final = 10 * 1000
 """A loop that got no further for so long, with something to do, is unhealthy: the outbox tries again every second."""
 
+# What blocks.
+BLOCKING_THREADS_MAX: Final = 16
+"""Threads in which something may block. A resolver without a name server blocks one for up to half a minute at each
+attempt to connect; enough of them are left for what must get on."""
+
 # The preflight.
 CLOCK_SKEW_MS_ADVISED: Final = 60 * 1000
 """Clocks further apart than this are amiss; the service tolerates 5 minutes."""

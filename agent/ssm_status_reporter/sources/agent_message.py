@@ -7,14 +7,14 @@ Rules:
     one that timed out or was cancelled, a run that ended before any step told why. A text beyond the API's limit
     is shortened reason by reason, so that every failed step is still named.
   * Of a step, its identifier, its exit code and its error text are quoted, as the agent does. Its output is not.
-  * An error text may repeat what was run. A word of it that shares `SHARED_CHARS` characters in a row with the
-    step's configuration is masked: configurations hold secrets.
+  * An error text may repeat what was run, by its own step or by another. A word of it that shares `SHARED_CHARS`
+    characters in a row with a step's configuration is masked: configurations hold secrets.
 
 Source: amazon-ssm-agent 3.3, agent/association/processor (what it counts, and its wording).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,18 +56,13 @@ def message(run_status: str, steps: Sequence[Step]) -> str:
     return cut(head + "".join(f"{opening}{_shortened(reason, share)}." for opening, reason in sentences))
 
 
-def shown(error_text: str, configuration: Any) -> str:
-    """An error text fit to be shown: nothing of the step's configuration in it, and no control characters.
+def shown(error_texts: Sequence[str], configurations: Sequence[Any]) -> list[str]:
+    """Error texts fit to be shown: nothing of any step's configuration in them, and no control characters.
 
-    ``configuration`` is the decoded JSON of a step's configuration.
+    ``configurations`` is the decoded JSON of each step's configuration.
     """
-    masked = _masked(error_text, _texts(configuration))
-    if masked.isprintable():
-        return masked
-    return "".join(
-        char if char.isprintable() or char in _LEFT_AS_IT_IS else char.encode("unicode_escape").decode()
-        for char in masked
-    )
+    secrets = _shared(error_texts, configurations)
+    return [_printable(_masked(text, secrets)) for text in error_texts]
 
 
 _TOLD: Final = {"Failed": "failed", "TimedOut": "timed out", "Cancelled": "was cancelled"}
@@ -115,21 +110,32 @@ def _shortened(text: str, length: int) -> str:
     return f"{text[: kept // 2]}{_GAP}{text[-(kept - kept // 2) :]}"
 
 
-def _masked(text: str, configured: Sequence[str]) -> str:
-    runs = {text[at : at + SHARED_CHARS] for at in range(len(text) - SHARED_CHARS + 1)}
-    shared = {
-        run
-        for part in configured
-        for at in range(len(part) - SHARED_CHARS + 1)
-        if (run := part[at : at + SHARED_CHARS]) in runs
-    }
-    if not shared:
+def _shared(texts: Sequence[str], configurations: Sequence[Any]) -> set[str]:
+    """The runs of `SHARED_CHARS` characters that a text has in common with a configuration."""
+    runs = {run for text in texts for run in _runs(text)}
+    if not runs:
+        return runs
+    configured = (part for configuration in configurations for part in _texts(configuration))
+    return {run for part in configured for run in _runs(part) if run in runs}
+
+
+def _runs(text: str) -> Iterator[str]:
+    return (text[at : at + SHARED_CHARS] for at in range(len(text) - SHARED_CHARS + 1))
+
+
+def _masked(text: str, secrets: set[str]) -> str:
+    if not secrets:
         return text
-    return _WORD.sub(lambda word: MASK if _holds(word[0], shared) else word[0], text)
+    return _WORD.sub(lambda word: word[0] if secrets.isdisjoint(_runs(word[0])) else MASK, text)
 
 
-def _holds(word: str, runs: set[str]) -> bool:
-    return any(word[at : at + SHARED_CHARS] in runs for at in range(len(word) - SHARED_CHARS + 1))
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in _LEFT_AS_IT_IS else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def _texts(configuration: Any) -> list[str]:

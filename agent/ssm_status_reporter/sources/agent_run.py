@@ -12,6 +12,7 @@ Source: amazon-ssm-agent 3.3, agent/contracts (the file's format); recordings of
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -159,19 +160,23 @@ def _run(state: _State) -> Run:
         document_version=information.document_version,
         status=information.document_status,
         ended_at_ms=max((ms for each in results if (ms := _milliseconds(each.end)) is not None), default=None),
-        message=message(information.document_status, [_told(step) for step in steps]) if final else "",
+        message=message(information.document_status, _told(steps)) if final else "",
     )
 
 
-def _told(step: _Step) -> Step:
-    result = step.result or _Result()
-    reason = _reason(result, step.configuration) if result.status == "Failed" else ""
-    return Step(shortened(step.id), result.status, result.code, reason)
+def _told(steps: Sequence[_Step]) -> list[Step]:
+    results = [step.result or _Result() for step in steps]
+    reasons = [_reason(result) for result in results]
+    if any(reasons):  # else no configuration need be looked into
+        reasons = shown(reasons, [msgspec.json.decode(step.configuration) for step in steps])
+    return [
+        Step(shortened(step.id), result.status, result.code, reason)
+        for step, result, reason in zip(steps, results, reasons, strict=True)
+    ]
 
 
-def _reason(result: _Result, configuration: msgspec.Raw) -> str:
-    error_text = result.standard_error or result.error
-    return shown(error_text, msgspec.json.decode(configuration)) if error_text else ""
+def _reason(result: _Result) -> str:
+    return result.standard_error or result.error if result.status == "Failed" else ""
 
 
 def _milliseconds(end: str) -> int | None:

@@ -361,6 +361,20 @@ async def test_gateways_share_the_results(broker: Broker, tmp_path: Path, other:
         assert sorted(map(int, one.messages() + two.messages())) == list(range(20))
 
 
+@pytest.mark.parametrize(("allow", "warned"), [(("mi-*",), True), (("mi-*", NODE), False)])
+async def test_a_gateway_whose_own_results_the_group_would_refuse_is_told(
+    setup: Setup, intake: RecordingIntake, allow: tuple[str, ...], *, warned: bool
+) -> None:
+    """The broker hands this node's own results to the others too; who may not report for it refuses them."""
+    setup.shared_group, setup.allow = "gateways", allow
+    with capture_logs() as logs:
+        async with running(setup.source(), intake):
+            pass
+    said = [entry for entry in logs if "would refuse this node's own results" in entry["event"]]
+    assert len(said) == warned
+    assert all(NODE in entry["hint"] for entry in said)
+
+
 async def test_a_shared_subscription_outlives_a_restart_of_the_broker(
     broker: Broker, setup: Setup, intake: RecordingIntake
 ) -> None:

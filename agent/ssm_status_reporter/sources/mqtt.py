@@ -31,6 +31,7 @@ from ssm_status_reporter.domain.limits import (
     MQTT_STEADY_MS,
 )
 from ssm_status_reporter.ports import Chance, Clock, Intake
+from ssm_status_reporter.sources.decode import allowed
 from ssm_status_reporter.sources.mqtt_client import BrokerClient, Login, UnsupportedVersionError
 from ssm_status_reporter.sources.mqtt_dial import dial, read_credentials
 from ssm_status_reporter.sources.mqtt_session import Postings, Said, Session
@@ -89,6 +90,14 @@ class Mqtt:
     async def run(self, intake: Intake, watching: Callable[[], None]) -> None:
         """Connect, hand in and publish until cancelled; says ``offline`` then."""
         self._watches = watching
+        if self._section.shared_group is not None and not allowed(
+            self._settings.instance_id, self._settings.allow
+        ):
+            log.warning(
+                "the other gateways of the group would refuse this node's own results: the broker hands them out too",
+                shared_group=self._section.shared_group,
+                hint=f"let node.allow name {self._settings.instance_id} as well, the same on every gateway",
+            )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._lose_patience())
             await self._stay_connected(intake)

@@ -1,7 +1,7 @@
 """What the SSM Agent does with its state files, replayed; and the source that watches it, started for a test.
 
-Run as a program it replays many runs, in a process of its own:
-``agent_support.py STATE_DIRECTORY RUNS SEED DOCUMENTS``.
+Run as a program it replays many runs, in a process of its own, of which none ends before the process with the pid
+holds its file: ``agent_support.py STATE_DIRECTORY RUNS SEED DOCUMENTS PID``.
 """
 
 import asyncio
@@ -28,8 +28,9 @@ RECORDINGS = Path(__file__).parent / "recordings" / "ssm_agent"
 NODE = "mi-0123456789abcdef0"
 TO_UNLINK_SECONDS = (80e-6, 6e-3)
 """From the final write to the unlink, at least and at most, as measured with the real agent (median 438 µs)."""
-RUN_SECONDS = (1.0, 2.0)
-"""Long enough for a busy machine to open the file of a run before it ends."""
+RUN_SECONDS = (0.2, 1.0)
+HELD_LOOK_SECONDS = 0.1
+"""How often a replayed run looks whether its file is held; the real agent's runs take seconds."""
 RUNS_AT_ONCE = 200
 """Fewer than are held open."""
 STATUSES = ("Success", "Failed", "TimedOut", "Skipped", "Cancelled")
@@ -146,13 +147,13 @@ def final_state(number: int, documents: int) -> bytes:
     return changed(FAILED, status, document, run_id, int(number % 7 == 0))
 
 
-def replay(agent: ReplayedAgent, runs: int, chance: random.Random, documents: int) -> None:
+def replay(agent: ReplayedAgent, runs: int, chance: random.Random, documents: int, holder_pid: int) -> None:
     """Many runs, some with the agent restarted in between, some torn, with other documents among them."""
     due: list[tuple[float, int, Iterator[float]]] = []
     number = 0
     while due or number < runs:
         while len(due) < RUNS_AT_ONCE and number < runs:
-            steps = _steps(agent, number, chance, documents)
+            steps = _steps(agent, number, chance, documents, holder_pid)
             heapq.heappush(due, (time.perf_counter(), number, steps))
             number += 1
         at, each, steps = heapq.heappop(due)
@@ -162,7 +163,9 @@ def replay(agent: ReplayedAgent, runs: int, chance: random.Random, documents: in
             heapq.heappush(due, (time.perf_counter() + wait, each, steps))
 
 
-def _steps(agent: ReplayedAgent, number: int, chance: random.Random, documents: int) -> Iterator[float]:
+def _steps(
+    agent: ReplayedAgent, number: int, chance: random.Random, documents: int, holder_pid: int
+) -> Iterator[float]:
     """What happens in one run; between two steps, how long the agent waits."""
     document, run_id, _ = run_name(number, documents)
     name = f"{document}.{run_id}"
@@ -175,6 +178,8 @@ def _steps(agent: ReplayedAgent, number: int, chance: random.Random, documents: 
         agent.begin(command)
         agent.remove(command)
     yield chance.uniform(*RUN_SECONDS)
+    while name not in held(agent.directory, holder_pid):
+        yield HELD_LOOK_SECONDS
     run_count = 0
     if number % 7 == 0:
         run_count = 1
@@ -226,10 +231,13 @@ async def arrived(intake: RecordingIntake, count: int) -> list[Result]:
     return intake.results
 
 
-def held(directory: Path, pid: int | str = "self") -> list[str]:
-    """The names under ``directory`` of the files that a process, this one if not told, holds open; removed ones too."""
+def held(directory: Path, pid: int | str = "self", proc: Path = Path("/proc")) -> list[str]:
+    """The names under ``directory`` of the files that a process, this one if not told, holds open; removed ones too.
+
+    ``proc`` may be another machine's, as may ``directory`` then.
+    """
     names = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
+    for link in (proc / str(pid) / "fd").iterdir():
         try:
             target = link.readlink()
         except FileNotFoundError:
@@ -256,6 +264,6 @@ def said(events: list[Any], text: str) -> list[Any]:
 
 
 if __name__ == "__main__":
-    state_directory, runs, seed, documents = sys.argv[1:]
+    state_directory, runs, seed, documents, pid = sys.argv[1:]
     chance = random.Random(int(seed))  # noqa: S311 - no secret
-    replay(ReplayedAgent(Path(state_directory)), int(runs), chance, int(documents))
+    replay(ReplayedAgent(Path(state_directory)), int(runs), chance, int(documents), int(pid))

@@ -107,7 +107,7 @@ async def test_a_thousand_runs_reach_the_service_whatever_the_agent_does(tmp_pat
         site = site_with_agent(tmp_path, emulator)
         agent_of(site).start()
         async with site.daemon() as daemon:
-            arguments = (agent_of(site).directory, REPLAYED_RUNS, 7, REPLAYED_RUNS)
+            arguments = (agent_of(site).directory, REPLAYED_RUNS, 7, REPLAYED_RUNS, daemon.pid)
             replayer = await asyncio.create_subprocess_exec(
                 sys.executable, agent_support.__file__, *map(str, arguments)
             )

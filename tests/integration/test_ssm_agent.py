@@ -123,8 +123,9 @@ async def test_a_thousand_runs_arrive_whatever_the_agent_does(
 ) -> None:
     """A thousand runs, torn writes, restarts and other documents among them: every final status arrives once."""
     async with watching(root(started), intake):
+        arguments = (started.directory, REPLAYED_RUNS, 7, DOCUMENTS, os.getpid())
         replayer = await asyncio.create_subprocess_exec(
-            sys.executable, agent_support.__file__, str(started.directory), str(REPLAYED_RUNS), "7", str(DOCUMENTS)
+            sys.executable, agent_support.__file__, *map(str, arguments)
         )
         async with asyncio.timeout(REPLAY_SECONDS_MAX):
             assert await replayer.wait() == 0

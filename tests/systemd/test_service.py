@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from agent_support import FAILED, RUNNING, RUNNING_WORKER, ReplayedAgent, changed
+from agent_support import FAILED, RUNNING, RUNNING_WORKER, ReplayedAgent, changed, held
 from mosquitto_support import PASSWORD, USER, make_certificates, mosquitto_binary
 from service_support import (
     CHECKOUT,
@@ -127,20 +127,22 @@ def test_it_comes_after_what_it_uses_and_requires_none_of_it(service: Service) -
 
 def test_a_run_of_the_agent_arrives(service: Service) -> None:
     """A run that the SSM Agent writes as it does, 0600 in its 0700 directories, and removes at once, is reported."""
+    machine = service.machine
     state = f"/var/lib/amazon/ssm/{NODE}/document/state"
     below = [f"/var/lib/amazon/ssm/{NODE}", f"/var/lib/amazon/ssm/{NODE}/document", state]
-    service.machine.run("install", "-d", "-m", "0700", *below)
-    agent = ReplayedAgent(service.machine.path(state))
+    machine.run("install", "-d", "-m", "0700", *below)
+    agent = ReplayedAgent(machine.path(state))
     agent.start()
     service.logged("watching the SSM Agent's runs")
     name = "Agent-Doc.2026-11-22T13-23-57.041Z"
     agent.submit(name, changed(RUNNING, "InProgress", "Agent-Doc", name.partition(".")[2]))
     agent.begin(name)
+    machine.until(lambda: name in held(Path(state), service.pid, machine.path("/proc")), "the run is held")
     agent.rewrite(name, changed(RUNNING_WORKER, "InProgress", "Agent-Doc", name.partition(".")[2]))
     agent.rewrite(name, changed(FAILED, "Failed", "Agent-Doc", name.partition(".")[2]))
     agent.remove(name)
     for directory in ("/var/lib/amazon", "/var/lib/amazon/ssm", *below, f"{state}/current"):
-        found = service.machine.path(directory).stat()
+        found = machine.path(directory).stat()
         assert (found.st_uid, found.st_mode & 0o777) == (0, 0o700)
     assert service.arrived("Agent-Doc")["status"] == "Failed"
 

@@ -6,27 +6,32 @@ Rules:
     that request's; only the body, the date and the signature are each call's own.
   * Signing and sending are the SDK's: `SigV4Auth`, and the HTTP session that the SDK made by its configuration
     (proxies, certificates, timeouts). What lies between, the SDK does anew for every call, of parts that never
-    change, for more than half of a call's CPU.
+    change, for more than half of a call's CPU; what is signed but for the body, the date and the token, too.
   * The reply comes back as bytes.
 """
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.auth import EMPTY_SHA256_HASH, SigV4Auth
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 
 from ssm_status_reporter import __version__
 from ssm_status_reporter.ssm.codes import Operation
 from ssm_status_reporter.ssm.model import SERVICE, CutLoader
 from ssm_status_reporter.ssm.settings import ClientSettings
 
+_DATE: Final = "X-Amz-Date"
+_DATE_MARK: Final = "{date}"
+_SESSION: Final = "X-Amz-Security-Token"
+_SESSION_MARK: Final = "{token}"
 _EACH_CALL_ITS_OWN: Final = frozenset({"content-length", "amz-sdk-invocation-id", "x-amz-date", "authorization"})
 _PATTERN: Final[Mapping[Operation, Mapping[str, Any]]] = {
     Operation.UPDATE: {"InstanceId": "", "Name": "", "AssociationStatus": {}},
@@ -43,11 +48,40 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class _Form:
+    """What is signed of every call of an operation, as the SDK puts it: the body is empty, the rest are marks."""
+
+    canonical: str
+    signed_headers: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Template:
     url: str
     headers: Mapping[str, str]
     signing_name: str
     signing_region: str
+    plain: _Form
+    with_token: _Form
+
+    def request(self, body: bytes, keys: Any, timestamp: str) -> AWSPreparedRequest:
+        """The request of one call, signed."""
+        form, headers = self.plain, {**self.headers, _DATE: timestamp}
+        canonical = form.canonical
+        if keys.token:
+            form = self.with_token
+            headers[_SESSION] = keys.token
+            canonical = form.canonical.replace(_SESSION_MARK, keys.token)
+        canonical = canonical.replace(_DATE_MARK, timestamp).replace(EMPTY_SHA256_HASH, sha256(body).hexdigest())
+        request = AWSRequest()
+        request.context["timestamp"] = timestamp  # all that the signer needs of it
+        signer = SigV4Auth(keys, self.signing_name, self.signing_region)
+        signature = signer.signature(signer.string_to_sign(request, canonical), request)
+        headers["Authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={form.signed_headers}, "
+            f"Signature={signature}"
+        )
+        return AWSPreparedRequest("POST", self.url, headers, body, stream_output=False)
 
 
 class _TakenError(Exception):
@@ -57,18 +91,6 @@ class _TakenError(Exception):
         super().__init__(url)
         self.url = url
         self.headers = headers
-
-
-class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore is untyped
-    """The SDK's signer at a time of ours; it reads the machine's clock itself otherwise."""
-
-    def __init__(self, keys: Any, service: str, region: str, timestamp: str) -> None:
-        super().__init__(keys, service, region)
-        self._timestamp = timestamp
-
-    def _modify_request_before_signing(self, request: Any) -> None:
-        request.context["timestamp"] = self._timestamp
-        super()._modify_request_before_signing(request)
 
 
 class Transport:
@@ -94,7 +116,7 @@ class Transport:
                 kept = {
                     name: value for name, value in taken.headers.items() if name.lower() not in _EACH_CALL_ITS_OWN
                 }
-                self._templates[operation] = _Template(taken.url, kept, *self._signing)
+                self._templates[operation] = _template(taken.url, kept, *self._signing)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -105,10 +127,7 @@ class Transport:
 
         Raises HTTPClientError and its kin for what comes of the network.
         """
-        template = self._templates[operation]
-        request = AWSRequest("POST", template.url, dict(template.headers), data=body)
-        _Signer(keys, template.signing_name, template.signing_region, timestamp).add_auth(request)
-        response = await self._session.send(request.prepare())
+        response = await self._session.send(self._templates[operation].request(body, keys, timestamp))
         return Raw(response.status_code, response.headers, await response.content)
 
     def _client(self) -> Any:
@@ -146,6 +165,19 @@ class Transport:
 
     def _note_signing(self, signing_name: str, region_name: str, **_: object) -> None:
         self._signing = (signing_name, region_name)
+
+
+def _template(url: str, headers: Mapping[str, str], signing_name: str, signing_region: str) -> _Template:
+    signer = SigV4Auth(None, signing_name, signing_region)
+
+    def form(**marks: str) -> _Form:
+        request = AWSRequest("POST", url, {**headers, **marks}, data=b"")
+        return _Form(signer.canonical_request(request), signer.signed_headers(signer.headers_to_sign(request)))
+
+    plain = {_DATE: _DATE_MARK}
+    return _Template(
+        url, headers, signing_name, signing_region, form(**plain), form(**plain, **{_SESSION: _SESSION_MARK})
+    )
 
 
 def _unsigned(**_: object) -> object:

@@ -45,6 +45,7 @@ from ssm_status_reporter.journal import (
     say_not_to_be_had,
     say_throttled,
 )
+from ssm_status_reporter.outbox.claims import Claims
 from ssm_status_reporter.outbox.sqlite import Settlement, SqliteOutbox
 from ssm_status_reporter.ports import Chance, Clock, StatusService
 
@@ -57,6 +58,18 @@ class Pace:
     rate_per_second: float
     burst: int
     backoff: Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What the loop waits for, unless it is woken."""
+
+    until_ms: int | None
+    """Steady."""
+    slots: int = 0
+    """Reports that may go out as soon as they are due, together with whatever makes them so."""
+    shut_nodes: frozenset[str] = frozenset()
+    """Of which none may."""
 
 
 class Reporter:
@@ -143,29 +156,38 @@ class Reporter:
     async def run(self) -> None:
         """Deliver until `stop`."""
         async with asyncio.TaskGroup() as calls:
+            seen: Claims | None = None
             while not self._stopping:
                 self._woken.clear()
                 self.turned.set()
                 self.progress += 1
-                await self._rest_until(await self._dispatch(calls))
+                seen = await self._rest(calls, await self._dispatch(calls, seen))
 
-    async def _rest_until(self, steady_ms: int | None) -> None:
-        """Sleep until woken, or until then."""
+    async def _rest(self, calls: asyncio.TaskGroup, rest: _Rest) -> Claims | None:
+        """Sleep until there is something to do.
+
+        Returns what was due and has been started, if that was all of it and nothing else woke us.
+        """
         if self._woken.is_set():
-            return
-        if steady_ms is None:
-            await self._woken.wait()
-            return
-        woken = asyncio.ensure_future(self._woken.wait())
-        timer = asyncio.ensure_future(self._clock.sleep_until(steady_ms))
+            return None
+        waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._woken.wait())]
+        if rest.until_ms is not None:
+            waits.append(asyncio.ensure_future(self._clock.sleep_until(rest.until_ms)))
+        standing = self._outbox.stand_by(rest.slots, rest.shut_nodes) if rest.slots > 0 else None
         try:
-            await asyncio.wait({woken, timer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*waits, *([standing] if standing else ())], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            woken.cancel()
-            timer.cancel()
+            for wait in waits:
+                wait.cancel()
+        taken = None if standing is None else await self._outbox.stand_down(standing)
+        if taken is None:
+            return None
+        for claim in taken.claims:
+            self._start(calls, claim)
+        return None if self._woken.is_set() or len(taken.claims) == rest.slots else taken
 
-    async def _dispatch(self, calls: asyncio.TaskGroup) -> int | None:
-        """Start what may go out now; returns when to look again, steady, or None: when woken."""
+    async def _dispatch(self, calls: asyncio.TaskGroup, seen: Claims | None) -> _Rest:
+        """Start what may go out now, but for what was ``seen`` and started; what to wait for then."""
         if self._hurried:
             hurried, self._hurried = self._hurried, set()
             await self._outbox.make_due(hurried)
@@ -173,11 +195,11 @@ class Reporter:
         self._rate = self._rate.at(now.steady_ms)
         match self._board.admission(now):
             case Shut(until_ms):
-                return until_ms
+                return _Rest(until_ms)
             case Probe():
-                return await self._dispatch_probe(calls)
+                return _Rest(await self._dispatch_probe(calls))
             case Open():
-                return await self._dispatch_due(calls)
+                return await self._dispatch_due(calls, seen)
 
     async def _dispatch_probe(self, calls: asyncio.TaskGroup) -> int | None:
         if self._out:
@@ -189,13 +211,11 @@ class Reporter:
             self._start(calls, claim)
         return None if taken.claims else taken.next_due_ms
 
-    async def _dispatch_due(self, calls: asyncio.TaskGroup) -> int | None:
-        free = self._pace.concurrency - len(self._out)
-        if free <= 0:
-            return None
-        slots = min(free, self._rate.available)
+    async def _dispatch_due(self, calls: asyncio.TaskGroup, seen: Claims | None) -> _Rest:
+        slots = self._slots
         if slots <= 0:
-            return self._rate.at_ms + self._rate.wait_ms
+            is_full = len(self._out) >= self._pace.concurrency
+            return _Rest(None if is_full else self._rate.at_ms + self._rate.wait_ms)
         now = self._clock.now()
         nodes = {node.instance_id: hold for node, hold in self._board.shut_nodes()}
         being_probed = {claim.association.instance_id for claim in self._out}
@@ -204,19 +224,27 @@ class Reporter:
             for node, hold in nodes.items()
             if hold.next_probe_ms <= now.steady_ms and node not in being_probed
         ]
-        taken = await self._outbox.claim(slots, frozenset(nodes), probed)
-        for claim in taken.claims:
-            self._start(calls, claim)
+        taken = seen
+        if taken is None or probed:
+            taken = await self._outbox.claim(slots, frozenset(nodes), probed)
+            for claim in taken.claims:
+                self._start(calls, claim)
         upcoming = [hold.next_probe_ms for node, hold in nodes.items() if hold.next_probe_ms > now.steady_ms]
-        if taken.next_due_ms is not None and len(taken.claims) < slots:
-            upcoming.append(taken.next_due_ms)
         if not taken.claims:
             question_ms = await self._dispatch_question(calls)
             if question_ms is not None:
                 upcoming.append(question_ms)
-        elif len(taken.claims) == slots and len(self._out) < self._pace.concurrency:
+        if self._slots > 0:
+            if taken.next_due_ms is not None:
+                upcoming.append(taken.next_due_ms)
+        elif len(self._out) < self._pace.concurrency:
             upcoming.append(self._rate.at_ms + self._rate.wait_ms)
-        return min(upcoming, default=None)
+        return _Rest(min(upcoming, default=None), self._slots, frozenset(nodes))
+
+    @property
+    def _slots(self) -> int:
+        """How many more calls may go out now."""
+        return min(self._pace.concurrency - len(self._out), self._rate.available)
 
     async def _dispatch_question(self, calls: asyncio.TaskGroup) -> int | None:
         """Compare one entry at rest with the service, within the share of the rate that is for it."""

@@ -51,8 +51,9 @@ from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
 from ssm_status_reporter.outbox import letters
+from ssm_status_reporter.outbox.claims import Claims
 from ssm_status_reporter.outbox.database import Durability
-from ssm_status_reporter.outbox.sqlite import Claims, Settlement
+from ssm_status_reporter.outbox.sqlite import Settlement
 from values import replace
 
 T = TypeVar("T")

@@ -9,20 +9,20 @@ Rules (numbers as in ARCHITECTURE.md):
 A claim need not survive a power loss: what is pending at start is taken as possibly sent anyhow.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 
 import structlog
 from msgspec import structs
 
 from ssm_status_reporter.domain.answer import answered, learnt
 from ssm_status_reporter.domain.association import Association
-from ssm_status_reporter.domain.claim import claimed, questioned
 from ssm_status_reporter.domain.entry import Claim, Count, Entry, Policy, Settled
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening
 from ssm_status_reporter.domain.holds import Change as HoldChange
-from ssm_status_reporter.domain.limits import CLAIM_SCAN_ROWS_MAX, RECONCILE_START_MS_MAX, SHARED_LOOK_AGAIN_MS
+from ssm_status_reporter.domain.limits import RECONCILE_START_MS_MAX, SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.observation import Finding, observed
 from ssm_status_reporter.domain.outcome import (
     Answer,
@@ -40,20 +40,13 @@ from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.domain.settlement import recovered, settled
 from ssm_status_reporter.domain.sighting import Sighting
+from ssm_status_reporter.outbox.claims import Claims, take_due, take_probe, take_questions
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import Durability
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, HoldRow, Tables
 from ssm_status_reporter.ports import Chance, Clock
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """Call slots taken. ``next_due_ms`` (steady) is when more will be due; None when nothing waits."""
-
-    claims: tuple[Claim, ...]
-    next_due_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +67,13 @@ class Settlement:
         return self.after.then
 
 
+@dataclass(frozen=True, slots=True)
+class _Observation:
+    findings: Sequence[Finding]
+    is_for_the_reporter: bool
+    """Whether there is news that no claim stood by for."""
+
+
 class SqliteOutbox:
     """The daemon's outbox. All methods belong to the event loop; the work is done by the committer's thread."""
 
@@ -90,7 +90,7 @@ class SqliteOutbox:
         self._clock = clock
         self._chance = chance
         self.on_news: Callable[[], None] = _nobody
-        """Called when something may be due."""
+        """Called when something may be due that no claim stood by for."""
         self.policy = policy
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
@@ -115,17 +115,17 @@ class SqliteOutbox:
 
     async def observe_kept(self, sighted: Sequence[tuple[Result, Sighting]]) -> None:
         """As `observe`, with the sightings in the same commit."""
-        findings = await self._committer.submit(lambda tables: self._observe_kept(tables, sighted))
-        self._found([result for result, _ in sighted], findings)
+        observation = await self._committer.submit(lambda tables: self._observe_kept(tables, sighted))
+        self._found([result for result, _ in sighted], observation)
 
     async def forget(self, names: Collection[bytes]) -> None:
         """Files that are gone."""
         await self._committer.submit(lambda tables: _forget(tables, names), Durability.PROCESS_DEATH)
 
-    def _found(self, results: Sequence[Result], findings: Sequence[Finding]) -> None:
-        if Finding.NEWS in findings:
+    def _found(self, results: Sequence[Result], observation: _Observation) -> None:
+        if observation.is_for_the_reporter:
             self.on_news()
-        for result, finding in zip(results, findings, strict=True):
+        for result, finding in zip(results, observation.findings, strict=True):
             log.debug(
                 "received",
                 document=result.association.document,
@@ -135,22 +135,22 @@ class SqliteOutbox:
                 finding=finding.value,
             )
 
-    def _observe_kept(self, tables: Tables, sighted: Sequence[tuple[Result, Sighting]]) -> list[Finding]:
+    def _observe_kept(self, tables: Tables, sighted: Sequence[tuple[Result, Sighting]]) -> _Observation:
         for _, sighting in sighted:
             tables.put_sighting(sighting)
         return self._observe(tables, [result for result, _ in sighted])
 
-    def _observe(self, tables: Tables, results: Sequence[Result]) -> list[Finding]:
+    def _observe(self, tables: Tables, results: Sequence[Result]) -> _Observation:
         now = self._clock.now()
         findings = []
         for result in results:
             before = tables.entry(result.association)
             after = observed(before, result, now, self.policy)
             if after.entry is not before:
-                tables.store(after.entry, self.reconciliation.next_ms(now.steady_ms, self._chance()))
+                tables.store(after.entry, self._next_reconcile_ms(now.steady_ms))
             tables.count(after.counts)
             findings.append(after.finding)
-        return findings
+        return _Observation(findings, Finding.NEWS in findings and not self._committer.has_standing)
 
     # The reporter takes out and settles.
 
@@ -159,6 +159,14 @@ class SqliteOutbox:
         return await self._committer.submit(
             lambda tables: self._claim(tables, slots, shut_nodes, probed_nodes), Durability.PROCESS_DEATH
         )
+
+    def stand_by(self, slots: int, shut_nodes: frozenset[str]) -> asyncio.Future[Claims]:
+        """As `claim`, together with the next news or settlement: what is due then is taken in the same commit."""
+        return self._committer.stand_by(lambda tables: self._claim(tables, slots, shut_nodes, ()))
+
+    async def stand_down(self, standing: asyncio.Future[Claims]) -> Claims | None:
+        """What was taken of what was stood by for; None: nothing was, and nothing will be."""
+        return await self._committer.stand_down(standing)
 
     async def claim_probe(self) -> Claims:
         """Take one due report, the one that was the probe longest ago; a question while no report is due."""
@@ -224,55 +232,22 @@ class SqliteOutbox:
     def _claim(
         self, tables: Tables, slots: int, shut_nodes: frozenset[str], probed_nodes: Sequence[str]
     ) -> Claims:
-        now = self._clock.now()
-        probes = (tables.next_probe(now.steady_ms, node) for node in probed_nodes)
-        due = islice((entry for entry in probes if entry is not None), slots)
-        claims = [self._take(tables, claimed(entry, now, self.policy)) for entry in due]
-        scanned = 0
-        while len(claims) < slots and scanned < CLAIM_SCAN_ROWS_MAX:
-            entries = tables.due(now.steady_ms, slots - len(claims))
-            if not entries:
-                break
-            scanned += len(entries)
-            for entry in entries:
-                if entry.association.instance_id in shut_nodes:
-                    tables.hold_back(entry.association)
-                else:
-                    claims.append(self._take(tables, claimed(entry, now, self.policy)))
-        return Claims(tuple(claims), tables.next_due_ms())
+        return take_due(tables, self._clock.now(), self.policy, slots, shut_nodes, probed_nodes)
 
     def _claim_probe(self, tables: Tables) -> Claims:
-        now = self._clock.now()
-        entry = tables.next_probe(now.steady_ms, None)
-        if entry is not None:
-            return Claims((self._take(tables, claimed(entry, now, self.policy)),), tables.next_due_ms())
-        if not self.reconciliation.is_on:
-            return Claims((), tables.next_due_ms())
+        taken = take_probe(tables, self._clock.now(), self.policy)
+        if taken.claims or not self.reconciliation.is_on:
+            return taken
         questions = self._claim_questions(tables, 1, {})
-        upcoming = [ms for ms in (tables.next_due_ms(), questions.next_due_ms) if ms is not None]
+        upcoming = [ms for ms in (taken.next_due_ms, questions.next_due_ms) if ms is not None]
         return Claims(questions.claims, min(upcoming, default=None))
 
     def _claim_questions(self, tables: Tables, slots: int, shut_until_ms: Mapping[str, int]) -> Claims:
         now = self._clock.now()
-        claims: list[Claim] = []
-        for entry in tables.to_reconcile(now.steady_ms, CLAIM_SCAN_ROWS_MAX if shut_until_ms else slots):
-            if len(claims) == slots:
-                break
-            until_ms = shut_until_ms.get(entry.association.instance_id)
-            if until_ms is not None:
-                tables.reconcile_again(entry.association, until_ms)
-                continue
-            taken = questioned(entry)
-            if taken is not None:
-                claims.append(self._take(tables, taken))
-            tables.reconcile_again(entry.association, self.reconciliation.next_ms(now.steady_ms, self._chance()))
-        return Claims(tuple(claims), tables.next_reconcile_ms())
+        return take_questions(tables, now, slots, shut_until_ms, partial(self._next_reconcile_ms, now.steady_ms))
 
-    @staticmethod
-    def _take(tables: Tables, taken: tuple[Entry, Claim]) -> Claim:
-        entry, claim = taken
-        tables.store(entry)
-        return claim
+    def _next_reconcile_ms(self, now_ms: int) -> int | None:
+        return self.reconciliation.next_ms(now_ms, self._chance())
 
     def _answer(self, tables: Tables, claim: Claim, answer: Answer) -> Settlement:
         now = self._clock.now()
@@ -297,7 +272,7 @@ class SqliteOutbox:
         return settlement
 
     def _settle(self, tables: Tables, claim: Claim, result: Settled) -> Settlement:
-        tables.store(result.entry, self.reconciliation.next_ms(self._clock.now().steady_ms, self._chance()))
+        tables.store(result.entry, self._next_reconcile_ms(self._clock.now().steady_ms))
         tables.count(result.counts)
         letter_id = None
         if result.buried is not None:

@@ -166,7 +166,7 @@ class Reporter:
     async def _rest(self, calls: asyncio.TaskGroup, rest: _Rest) -> Claims | None:
         """Sleep until there is something to do.
 
-        Returns what was due and has been started, if that was all of it and nothing else woke us.
+        Returns what came to be due and has been started; None: look for what is due.
         """
         if self._woken.is_set():
             return None
@@ -184,10 +184,10 @@ class Reporter:
             return None
         for claim in taken.claims:
             self._start(calls, claim)
-        return None if self._woken.is_set() or len(taken.claims) == rest.slots else taken
+        return None if self._woken.is_set() else taken
 
     async def _dispatch(self, calls: asyncio.TaskGroup, seen: Claims | None) -> _Rest:
-        """Start what may go out now, but for what was ``seen`` and started; what to wait for then."""
+        """Start what may go out now, if that is not what was ``seen`` and started; what to wait for then."""
         if self._hurried:
             hurried, self._hurried = self._hurried, set()
             await self._outbox.make_due(hurried)

@@ -96,6 +96,7 @@ class Reporter:
         self._questions = Rate.full(pace.rate_per_second * RECONCILE_RATE_SHARE, 1, now_ms)
         self._out: set[Claim] = set()
         self._woken = asyncio.Event()
+        self._bell = asyncio.Event()
         self._hurried: set[Association] = set()
         self._overtaken: set[tuple[Scope, Association]] = set()
         self._stopping = False
@@ -110,6 +111,7 @@ class Reporter:
     def wake(self) -> None:
         """Look again: something may be due."""
         self._woken.set()
+        self._bell.set()
 
     def stop(self) -> None:
         """Take nothing new; `run` returns when the calls that are out are settled."""
@@ -170,21 +172,28 @@ class Reporter:
         """
         if self._woken.is_set():
             return None
-        waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._woken.wait())]
-        if rest.until_ms is not None:
-            waits.append(asyncio.ensure_future(self._clock.sleep_until(rest.until_ms)))
+        self._bell.clear()
         standing = self._outbox.stand_by(rest.slots, rest.shut_nodes) if rest.slots > 0 else None
+        if standing is not None:
+            standing.add_done_callback(self._ring)
+        timer = None if rest.until_ms is None else asyncio.ensure_future(self._clock.sleep_until(rest.until_ms))
+        if timer is not None:
+            timer.add_done_callback(self._ring)
         try:
-            await asyncio.wait([*waits, *([standing] if standing else ())], return_when=asyncio.FIRST_COMPLETED)
+            await self._bell.wait()
         finally:
-            for wait in waits:
-                wait.cancel()
+            if timer is not None:
+                timer.remove_done_callback(self._ring)
+                timer.cancel()
         taken = None if standing is None else await self._outbox.stand_down(standing)
         if taken is None:
             return None
         for claim in taken.claims:
             self._start(calls, claim)
         return None if self._woken.is_set() else taken
+
+    def _ring(self, _: object) -> None:
+        self._bell.set()
 
     async def _dispatch(self, calls: asyncio.TaskGroup, seen: Claims | None) -> _Rest:
         """Start what may go out now, if that is not what was ``seen`` and started; what to wait for then."""

@@ -68,8 +68,6 @@ class _Rest:
     """Steady."""
     slots: int = 0
     """Reports that may go out as soon as they are due, together with whatever makes them so."""
-    shut_nodes: frozenset[str] = frozenset()
-    """Of which none may."""
 
 
 class Reporter:
@@ -173,7 +171,7 @@ class Reporter:
         if self._woken.is_set():
             return None
         self._bell.clear()
-        standing = self._outbox.stand_by(rest.slots, rest.shut_nodes) if rest.slots > 0 else None
+        standing = self._outbox.stand_by(rest.slots) if rest.slots > 0 else None
         if standing is not None:
             standing.add_done_callback(self._ring)
         timer = None if rest.until_ms is None else asyncio.ensure_future(self._clock.sleep_until(rest.until_ms))
@@ -248,7 +246,8 @@ class Reporter:
                 upcoming.append(taken.next_due_ms)
         elif len(self._out) < self._pace.concurrency:
             upcoming.append(self._rate.at_ms + self._rate.wait_ms)
-        return _Rest(min(upcoming, default=None), self._slots, frozenset(nodes))
+        # A node may be opened while a claim stands by, which would keep back what was just released.
+        return _Rest(min(upcoming, default=None), 0 if nodes else self._slots)
 
     @property
     def _slots(self) -> int:
@@ -301,22 +300,20 @@ class Reporter:
 
     async def _ask(self, claim: Claim) -> Settlement:
         answer = await self._service.describe(claim.association)
-        changes = await self._take_note(claim, answer)
-        match answer:
-            case Held() | HeldNothing():
-                self._denied_said = False
-                settlement = await self._outbox.answer(claim, answer)
-            case NotToBeHad(problem):
-                if not self._denied_said:  # once, not once an association
-                    self._denied_said = True
-                    say_not_to_be_had(claim, problem)
-                settlement = await self._outbox.answer(claim, answer)
-            case Unavailable():
-                # Counted even behind a hold: where only the question fails, the call must get its turn.
-                settlement = await self._outbox.answer(claim, answer)
-            case _:
+        if isinstance(answer, Held | HeldNothing):
+            self._denied_said = False
+            settlement = await self._outbox.answer(claim, answer)
+            changes = await self._take_note(claim, answer, settlement.then)
+        else:
+            changes = await self._take_note(claim, answer)
+            if isinstance(answer, NotToBeHad) and not self._denied_said:  # once, not once an association
+                self._denied_said = True
+                say_not_to_be_had(claim, answer.problem)
+            # A service that has trouble is counted even behind a hold: where only the question fails, the call must
+            # get its turn.
+            if not isinstance(answer, NotToBeHad | Unavailable):
                 answer = self._board.for_the_report(claim.association, answer)
-                settlement = await self._outbox.answer(claim, answer)
+            settlement = await self._outbox.answer(claim, answer)
         now_ms = self._clock.now().steady_ms
         say_answer(claim, answer, settlement, now_ms)
         self._announce(claim, answer, settlement, changes)
@@ -355,7 +352,9 @@ class Reporter:
         if isinstance(answer, Held) and await self._outbox.learn(claim, answer.report):
             say_learnt(claim)
 
-    async def _take_note(self, claim: Claim, outcome: Outcome | Answer) -> tuple[Change, ...]:
+    async def _take_note(
+        self, claim: Claim, outcome: Outcome | Answer, then: Claim | None = None
+    ) -> tuple[Change, ...]:
         """What the answer means for everything else: the rate, the holds, the credentials. What it did to the holds."""
         now = self._clock.now()
         if isinstance(outcome, Throttled):
@@ -365,11 +364,10 @@ class Reporter:
                 say_throttled(self._rate.per_second)
         elif not isinstance(outcome, Unreachable | Unavailable):
             self._rate = self._rate.accepted()
-        changes = self._board.record(claim.association, outcome, now, self._chance())
+        next_step = None if then is None else then.step
+        changes = self._board.record(claim.association, outcome, now, self._chance(), next_step)
         if changes:
-            await self._outbox.show_holds(changes)
             for change in changes:
-                say_change(change, now.steady_ms)
                 overtaken = (change.hold.scope, claim.association)
                 if overtaken in self._overtaken and not isinstance(change, Opening):
                     self._overtaken.discard(overtaken)
@@ -377,6 +375,9 @@ class Reporter:
                 if isinstance(change, Opening) and change.hold.subject == EVERYTHING:
                     self._rate = self._rate.ramped(now.steady_ms)
             self.wake()
+            await self._outbox.show_holds(changes)
+            for change in changes:
+                say_change(change, now.steady_ms)
         if isinstance(outcome, Withheld) and outcome.scope is Scope.CREDENTIALS:
             await self._service.reload_credentials()
         return changes

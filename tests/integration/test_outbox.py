@@ -43,7 +43,6 @@ from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.sighting import Sighting
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox import letters
-from ssm_status_reporter.outbox.claims import Claims
 from ssm_status_reporter.outbox.database import (
     Durability,
     OutboxError,
@@ -237,7 +236,7 @@ async def test_a_claim_that_stands_by_is_made_in_the_commit_that_brings_the_news
     async with outbox(path) as (committer, running):
         told: list[str] = []
         running.on_news = lambda: told.append("news")
-        standing = running.stand_by(2, frozenset())
+        standing = running.stand_by(2)
         before = committer.progress
         await running.observe(documents(0, 3))
         taken = await running.stand_down(standing)
@@ -249,18 +248,10 @@ async def test_a_claim_that_stands_by_is_made_in_the_commit_that_brings_the_news
         assert told == ["news"], "nothing stands by any more"
 
 
-async def test_a_claim_that_stands_by_takes_nothing_of_a_shut_node(path: Path) -> None:
-    """Its news waits for the probe."""
-    async with outbox(path) as (_, running):
-        standing = running.stand_by(2, frozenset({NODE}))
-        await running.observe(documents(0, 1))
-        assert await running.stand_down(standing) == Claims((), None)
-
-
 async def test_what_brings_no_news_leaves_what_stands_by_alone(path: Path) -> None:
     """Reading for the status line, and counting, do not wake the reporter; an idle daemon stays idle."""
     async with outbox(path) as (_, running):
-        standing = running.stand_by(2, frozenset())
+        standing = running.stand_by(2)
         running.count_refused(1)
         await running.totals()
         assert not standing.done()
@@ -281,7 +272,7 @@ async def test_what_stands_down_while_its_commit_is_under_way_has_its_result(pat
             assert go_on.wait(SECONDS_MAX)
 
         await running.observe(documents(0, 1))
-        standing = running.stand_by(2, frozenset())
+        standing = running.stand_by(2)
         committing = committer.submit(slow)
         await asyncio.to_thread(under_way.wait, SECONDS_MAX)
         standing_down = asyncio.create_task(running.stand_down(standing))
@@ -304,7 +295,7 @@ async def test_a_commit_that_is_tried_again_takes_what_stands_by_once(path: Path
                 raise errors.pop()
 
         await running.observe(documents(0, 1))
-        standing = running.stand_by(2, frozenset())
+        standing = running.stand_by(2)
         await committer.submit(failing)
         taken = await running.stand_down(standing)
         assert taken is not None

@@ -304,19 +304,24 @@ async def test_without_credentials_no_call_is_counted(path: Path) -> None:
         assert await sim.counter(Count.CALLS) == 0
 
 
-async def test_an_invalid_node_is_held_alone(path: Path) -> None:
-    """A gateway's other nodes are reported for while one is not registered (rule 10)."""
+@pytest.mark.parametrize("answers_questions", [False, True])
+async def test_an_invalid_node_is_held_alone(path: Path, *, answers_questions: bool) -> None:
+    """A gateway's other nodes are reported for while one is not registered, and its probes grow rare (rule 10)."""
     invalid = Withheld(Scope.NODE, PROBLEM)
+
+    def refusing(call: Call) -> Withheld | None:
+        is_refused = call.association.instance_id == NODE and call.at_ms < HOUR
+        return invalid if is_refused and (call.is_update or not answers_questions) else None
+
     async with simulation(path) as sim:
-        sim.service.script = lambda call: (
-            invalid if call.association.instance_id == NODE and call.at_ms < HOUR else None
-        )
+        sim.service.script = refusing
         await sim.observe("Failed", *DOCUMENTS, *ELSEWHERE)
         await sim.run_for(2 * SECOND)
         assert delivered(sim, ELSEWHERE, "Failed")
-        before = len(sim.service.calls)
+        before = len(sim.service.updates)
         await sim.run_until(HOUR)
-        assert len(sim.service.calls) - before <= 60
+        assert len(sim.service.updates) - before <= 60
+        assert len(sim.service.questions) <= len(sim.service.calls) / 2 + len((*DOCUMENTS, *ELSEWHERE))
         assert {(await sim.entry(each)).state for each in DOCUMENTS} == {State.PENDING}
         await sim.run_for(10 * MINUTE)
         assert delivered(sim, DOCUMENTS, "Failed")

@@ -17,6 +17,7 @@ from domain_support import (
 )
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
+from ssm_status_reporter.domain.entry import Step
 from ssm_status_reporter.domain.holds import (
     EVERYTHING,
     Change,
@@ -86,6 +87,17 @@ def probe_ms(noted: HoldBoard, scope: Scope, subject: Subject = EVERYTHING) -> i
 
 
 # What shuts what.
+
+
+def test_the_question_before_an_update_opens_no_node() -> None:
+    """What refuses a node's updates may well answer questions about it: the update decides, and the backoff grows."""
+    noted = board((WEB, INVALID))
+    first_ms = probe_ms(noted, Scope.NODE, Node(NODE))
+    assert noted.record(WEB, HeldNothing(), at(500), 0.5, Step.SEND) == ()
+    (change,) = noted.record(WEB, INVALID, at(500), 0.5)
+    assert isinstance(change, Remaining)
+    assert change.hold.next_probe_ms - START_MS - 500 > first_ms - START_MS
+    assert [type(each) for each in noted.record(WEB, HeldNothing(), at(501), 0.5)] == [Opening]
 
 
 @pytest.mark.parametrize("outcome", [EXPIRED, SKEWED])

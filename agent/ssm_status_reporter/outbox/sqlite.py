@@ -160,9 +160,12 @@ class SqliteOutbox:
             lambda tables: self._claim(tables, slots, shut_nodes, probed_nodes), Durability.PROCESS_DEATH
         )
 
-    def stand_by(self, slots: int, shut_nodes: frozenset[str]) -> asyncio.Future[Claims]:
-        """As `claim`, together with the next news or settlement: what is due then is taken in the same commit."""
-        return self._committer.stand_by(lambda tables: self._claim(tables, slots, shut_nodes, ()))
+    def stand_by(self, slots: int) -> asyncio.Future[Claims]:
+        """As `claim`, together with the next news or settlement: what is due then is taken in the same commit.
+
+        Of every node: only while none is shut.
+        """
+        return self._committer.stand_by(lambda tables: self._claim(tables, slots, frozenset(), ()))
 
     async def stand_down(self, standing: asyncio.Future[Claims]) -> Claims | None:
         """What was taken of what was stood by for; None: nothing was, and nothing will be."""

@@ -118,10 +118,12 @@ def test_an_idle_daemon_feeds_the_watchdog(daemon: Supervised) -> None:
     """A daemon with nothing to do is told of as alive, twice in each interval, but for the slowness of the machine."""
     daemon.until("READY")
     daemon.until("WATCHDOG")
-    asked = time.monotonic()
-    for _ in range(3):
+    pauses: list[float] = []
+    while min(pauses, default=WATCHDOG_SECONDS) >= 0.75 * WATCHDOG_SECONDS:  # a slow machine makes some longer
+        assert len(pauses) < 30, pauses
+        asked = time.monotonic()
         daemon.until("WATCHDOG")
-    assert time.monotonic() - asked < 5 * 3 * WATCHDOG_SECONDS / 2
+        pauses.append(time.monotonic() - asked)
 
 
 def test_a_stuck_outbox_misses_the_watchdog(daemon: Supervised) -> None:

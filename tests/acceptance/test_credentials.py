@@ -388,7 +388,7 @@ async def test_nobody_is_woken_while_nothing_happens(quiet_path: Path, agent_is:
             await manager.until(
                 lambda: any("last delivered" in told.get("STATUS", "") for told in manager.told), "the status line"
             )
-            woken = []
+            woken: list[int] = []
             while not woken or (min(woken) >= IDLE_SECONDS / 2 and len(woken) < IDLE_LOOKS_MAX):
                 before = wake_ups(daemon.pid)
                 await asyncio.sleep(IDLE_SECONDS)

@@ -109,8 +109,7 @@ class Place:
         """The daemon's."""
         name = f"site-{len(list(self.directory.glob('site-*')))}"
         (self.directory / name).mkdir()
-        given = {"delivery": {}, **(changes or {}), "sources": {"mqtt": self.section(**section)}}
-        given["delivery"] = {"timeout": "15s", **given["delivery"]}  # a loaded machine is no failing call
+        given = {**(changes or {}), "sources": {"mqtt": self.section(**section)}}
         return Site(self.directory / name, emulator_url, given)
 
     @asynccontextmanager
@@ -160,8 +159,7 @@ async def everything_arrived(daemon: Daemon, emulator: Emulator) -> None:
 @contextmanager
 def unwritable(outbox: Path) -> Iterator[None]:
     """Somebody else writes to the outbox, and takes long: nothing can be committed."""
-    with closing(sqlite3.connect(outbox, isolation_level=None)) as connection:
-        connection.execute("PRAGMA busy_timeout = 20000")
+    with closing(sqlite3.connect(outbox, SECONDS_MAX, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")

@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -59,6 +59,18 @@ user, group = int(sys.argv[1]), int(sys.argv[2])
 os.setgroups([group])
 os.setresgid(user, user, user)
 os.setresuid(user, user, user)
+main.main(sys.argv[3:])
+"""
+
+_WITH_BOUNDS: Final = """
+import json, sys
+from importlib import import_module
+from ssm_status_reporter.cli import main
+for path, bound in json.loads(sys.argv[1]).items():
+    module, name = path.rsplit(".", 1)
+    module = import_module(f"ssm_status_reporter.{module}")
+    getattr(module, name)
+    setattr(module, name, bound)
 main.main(sys.argv[3:])
 """
 
@@ -182,6 +194,7 @@ class Manager:
 
     def __init__(self, path: Path) -> None:
         self.told: list[dict[str, str]] = []
+        self._told_at: list[float] = []
         self._marks = count()
         self._path = path
         self._changed = asyncio.Condition()
@@ -206,6 +219,11 @@ class Manager:
         """How often it was told so."""
         return sum(name in told and value in (None, told[name]) for told in self.told)
 
+    def shortest_pause(self, name: str) -> float:
+        """Between two messages of that name, in seconds: a machine that stands still makes the others longer."""
+        moments = [at for at, told in zip(self._told_at, self.told, strict=True) if name in told]
+        return min(later - earlier for earlier, later in pairwise(moments))
+
     async def has_read_everything(self) -> None:
         """Wait until all that was sent before is in ``told``."""
         mark = f"mark {next(self._marks)}"
@@ -227,6 +245,7 @@ class Manager:
         loop = asyncio.get_running_loop()
         while datagram := await loop.sock_recv(self._socket, 1 << 16):
             async with self._changed:
+                self._told_at.append(loop.time())
                 self.told.append(dict(line.split("=", 1) for line in datagram.decode().splitlines()))
                 self._changed.notify_all()
 
@@ -366,6 +385,14 @@ class Site:
             "AWS_EC2_METADATA_DISABLED": "true",
             **self.environment,
         }
+
+
+def with_bounds(bounds: Mapping[str, float]) -> Sequence[str]:
+    """The daemon's ``prefix`` to start it with other bounds than its own, named as ``module.NAME``.
+
+    For what a test is not about, and a machine that stands still for some seconds would meet.
+    """
+    return (sys.executable, "-c", _WITH_BOUNDS, json.dumps(bounds))
 
 
 def faults(*errors: str | Mapping[str, Any], document: str = "*", operation: str = UPDATE) -> FaultPlan:

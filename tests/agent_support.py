@@ -147,13 +147,30 @@ def final_state(number: int, documents: int) -> bytes:
     return changed(FAILED, status, document, run_id, int(number % 7 == 0))
 
 
-def replay(agent: ReplayedAgent, runs: int, chance: random.Random, documents: int, holder_pid: int) -> None:
+class Holder:
+    """The process that is to hold each run's file; looked at for all runs together."""
+
+    def __init__(self, directory: Path, pid: int) -> None:
+        self._directory = directory
+        self._pid = pid
+        self._names: set[str] = set()
+        self._looked_at = 0.0
+
+    def holds(self, name: str) -> bool:
+        """Whether it does, or did when last looked at: what is held stays so until its run ends."""
+        if name not in self._names and time.perf_counter() - self._looked_at >= HELD_LOOK_SECONDS:
+            self._names = set(held(self._directory, self._pid))
+            self._looked_at = time.perf_counter()
+        return name in self._names
+
+
+def replay(agent: ReplayedAgent, runs: int, chance: random.Random, documents: int, holder: Holder) -> None:
     """Many runs, some with the agent restarted in between, some torn, with other documents among them."""
     due: list[tuple[float, int, Iterator[float]]] = []
     number = 0
     while due or number < runs:
         while len(due) < RUNS_AT_ONCE and number < runs:
-            steps = _steps(agent, number, chance, documents, holder_pid)
+            steps = _steps(agent, number, chance, documents, holder)
             heapq.heappush(due, (time.perf_counter(), number, steps))
             number += 1
         at, each, steps = heapq.heappop(due)
@@ -164,7 +181,7 @@ def replay(agent: ReplayedAgent, runs: int, chance: random.Random, documents: in
 
 
 def _steps(
-    agent: ReplayedAgent, number: int, chance: random.Random, documents: int, holder_pid: int
+    agent: ReplayedAgent, number: int, chance: random.Random, documents: int, holder: Holder
 ) -> Iterator[float]:
     """What happens in one run; between two steps, how long the agent waits."""
     document, run_id, _ = run_name(number, documents)
@@ -178,7 +195,7 @@ def _steps(
         agent.begin(command)
         agent.remove(command)
     yield chance.uniform(*RUN_SECONDS)
-    while name not in held(agent.directory, holder_pid):
+    while not holder.holds(name):
         yield HELD_LOOK_SECONDS
     run_count = 0
     if number % 7 == 0:
@@ -266,4 +283,5 @@ def said(events: list[Any], text: str) -> list[Any]:
 if __name__ == "__main__":
     state_directory, runs, seed, documents, pid = sys.argv[1:]
     chance = random.Random(int(seed))  # noqa: S311 - no secret
-    replay(ReplayedAgent(Path(state_directory)), int(runs), chance, int(documents), int(pid))
+    agent = ReplayedAgent(Path(state_directory))
+    replay(agent, int(runs), chance, int(documents), Holder(agent.directory, int(pid)))

@@ -67,6 +67,20 @@ class Arrivals:
         self._arrived.clear()
 
 
+class Latency:
+    """What a latency lasts: until the test says that it is over."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+
+    async def pause(self, _ms: int) -> None:
+        await self._over.wait()
+
+    def end(self) -> None:
+        """It is over, and there is none from now on."""
+        self._over.set()
+
+
 def update(client: Any, status: str = "Success", message: str = "done", **changes: Any) -> Any:
     """One UpdateAssociationStatus, to be awaited."""
     details = {key: changes.pop(key) for key in ("AdditionalInfo",) if key in changes}

@@ -41,8 +41,8 @@ UPDATE: Final = "UpdateAssociationStatus"
 DESCRIBE: Final = "DescribeAssociation"
 SECONDS_MAX: Final = 120.0
 CALL_TIMEOUT_MS: Final = 60_000
-HANG_TIMEOUT_MS: Final = 500
-"""A call's timeout where every call hangs."""
+HANG_TIMEOUT_MS: Final = 1000
+"""A call's timeout where every call hangs, and all that a call needs was made before."""
 RETRY_EVERY_MS: Final = 50
 FOR_EVER: Final = 0
 """As `Fault.times`."""
@@ -87,10 +87,12 @@ class Rig:
     said: list[Any] = field(default_factory=list)
 
     async def hand_in(
-        self, document: str = "Doc", message: str = "done", status: str = "Success", node: str = NODE
+        self, *documents: str, message: str = "done", status: str = "Success", node: str = NODE
     ) -> None:
+        """Results of these documents, in one commit; of ``Doc`` if none is named."""
         report = Report(status, message, None, self.clock.now().wall_ms)
-        await self.outbox.observe([Result(Association(node, document), report, "test")])
+        associations = [Association(node, document) for document in documents or ("Doc",)]
+        await self.outbox.observe([Result(each, report, "test") for each in associations])
 
     async def until(self, condition: Callable[[State], object], what: str) -> State:
         """Wait until ``status`` shows it, looked at again whenever something was settled."""
@@ -145,6 +147,9 @@ async def rig(
             client = await stack.enter_async_context(
                 SsmClient(settings(emulator.url, timeout_ms=timeout_ms), clock)
             )
+            if _hangs(plan):
+                await client._opened()
+                await client.credentials.keys()
             reporter = Reporter(outbox, client, clock, chance, Pace(4, 1000.0, 1000, backoff))
             outbox.on_news = reporter.wake
             running = asyncio.create_task(reporter.run())

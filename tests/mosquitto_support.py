@@ -12,7 +12,7 @@ from pathlib import Path
 
 from package_support import program
 
-START_SECONDS_MAX = 10.0
+START_SECONDS_MAX = 120.0
 USER = "reporter"
 PASSWORD = "correct horse"
 

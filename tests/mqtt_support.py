@@ -126,7 +126,13 @@ class Peer:
 async def peer(port: int, *filters: str, tls: aiomqtt.TLSParameters | None = None) -> AsyncIterator[Peer]:
     """Connected, and subscribed to ``filters``."""
     async with aiomqtt.Client(
-        "127.0.0.1", port, username=USER, password=PASSWORD, protocol=aiomqtt.ProtocolVersion.V5, tls_params=tls
+        "127.0.0.1",
+        port,
+        username=USER,
+        password=PASSWORD,
+        timeout=WAIT_SECONDS_MAX,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        tls_params=tls,
     ) as client:
         client.pending_calls_threshold = 1000
         other = Peer(client)

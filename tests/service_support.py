@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +32,7 @@ aws: {endpoint_url: "http://127.0.0.1:4566"}
 delivery: {backoff: {initial: 100ms, max: 500ms}}
 debounce: {window: 0s}
 """
-WATCHDOG_SECONDS: Final = 6
-QUICK: Final = f"""\
-[Service]
-WatchdogSec={WATCHDOG_SECONDS}s
-RestartSec=200ms
-"""
+QUICK: Final = "[Service]\nRestartSec=200ms\n"
 
 REGISTRATION: Final = "/var/lib/amazon/ssm/registration"
 
@@ -177,9 +173,33 @@ class Service:
         matches = [f"SSM_EVENT={event}", *(f"SSM_{name.upper()}={value}" for name, value in fields.items())]
         return self.machine.until(lambda: self.machine.journal(f"_SYSTEMD_UNIT={UNIT}", *matches), event)[-1]
 
+    def told_of(self, pattern: str) -> None:
+        """Wait for a line of the journal about the unit, the service manager's own included, that matches."""
+
+        def look() -> str:
+            self.machine.run("journalctl", "--sync")
+            command = ("journalctl", "--quiet", "--unit", UNIT, "--output=cat", f"--grep={pattern}")
+            return self.machine.run(*command, check=False)
+
+        self.machine.until(look, f"a line that matches {pattern}")
+
     def says(self, text: str) -> None:
         """Wait for a status line that holds the text."""
         self.machine.until(lambda: text in self.machine.shown(UNIT, "StatusText"), f"a status line with {text}")
+
+    @contextmanager
+    def changed(self, name: str, text: str, configuration: str = CONFIG) -> Iterator[None]:
+        """The service runs under a changed unit and configuration meanwhile."""
+        self.machine.write(CONFIGURATION, configuration)
+        self.drop_in(name, text)
+        self.control("restart")
+        try:
+            yield
+        finally:
+            self.machine.write(CONFIGURATION, CONFIG)
+            self.machine.run("rm", "-f", f"/etc/systemd/system/{UNIT}.d/{name}")
+            self.machine.run("systemctl", "daemon-reload")
+            self.control("restart")
 
     def state(self, *before: str) -> Mapping[str, Any]:
         """What `status --json` prints, called as ``before`` says."""

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from acceptance_support import NODE, UPDATE, Manager, Site, assert_balanced, calls, held
+from acceptance_support import NODE, UPDATE, Manager, Site, assert_balanced, calls, held, with_bounds
 from agent_support import RUNNING, ReplayedAgent, recording
 from metadata_support import INSTANCE, INSTANCE_REGION, Metadata, Token, keys
 from results_directory_support import until
@@ -33,10 +33,13 @@ AN_HOUR: Final = {"delivery": {"backoff": {"initial": "1h", "max": "1h"}}}
 RESUMED_MAX: Final = timedelta(minutes=1)
 """Some 20 ms on a machine that does nothing else; without the watch it would be half an hour."""
 RESULTS: Final = 300
-LOAD_SECONDS_MAX: Final = 60.0
+LOAD_SECONDS_MAX: Final = 240.0
 SHORT_LIVED: Final = timedelta(seconds=3)
 IDLE_SECONDS: Final = 12.0
 """For so long nothing happens."""
+IDLE_LOOKS_MAX: Final = 5
+"""What wakes an idle daemon wakes it each time that is looked; what else goes on on the machine does not."""
+NEVER_GIVEN_UP: Final = with_bounds({"host.instance_metadata.METADATA_TIMEOUT_MS": 3_600_000})
 
 
 def wake_ups(pid: int) -> int:
@@ -142,7 +145,7 @@ async def test_a_start_that_waits_for_the_metadata_service_can_be_stopped(tmp_pa
     """SIGTERM while nobody answers who this is: exit 0 without waiting out the attempts."""
     async with Metadata(Token.NEVER_ANSWERED) as metadata:
         site = Site(tmp_path, "http://127.0.0.1:9", FOUND_OUT, metadata.environment)
-        async with site.daemon(ready=False) as daemon:
+        async with site.daemon(ready=False, prefix=NEVER_GIVEN_UP) as daemon:
             await until(lambda: bool(metadata.asked))
             assert await daemon.stop() == 0
         assert daemon.logged("stopped before it was ready")
@@ -385,6 +388,9 @@ async def test_nobody_is_woken_while_nothing_happens(quiet_path: Path, agent_is:
             await manager.until(
                 lambda: any("last delivered" in told.get("STATUS", "") for told in manager.told), "the status line"
             )
-            before = wake_ups(daemon.pid)
-            await asyncio.sleep(IDLE_SECONDS)
-            assert wake_ups(daemon.pid) - before < IDLE_SECONDS / 2
+            woken: list[int] = []
+            while not woken or (min(woken) >= IDLE_SECONDS / 2 and len(woken) < IDLE_LOOKS_MAX):
+                before = wake_ups(daemon.pid)
+                await asyncio.sleep(IDLE_SECONDS)
+                woken.append(wake_ups(daemon.pid) - before)
+            assert min(woken) < IDLE_SECONDS / 2, woken

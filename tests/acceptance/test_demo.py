@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -39,8 +40,13 @@ from ssm_status_reporter.outbox.snapshot import DaemonView, NodeView, OutboxView
 COMMAND = Path(sys.executable).with_name("ssm-status-reporter")
 SECONDS_MAX = 20.0
 PATIENCE_SECONDS = 300.0
+TRIES_MAX = 2
 SLOWED_MAX = 1.3
-"""A machine on which work takes so many times longer than it does alone owes nobody a demo in `SECONDS_MAX`."""
+"""A machine on which work takes so many times longer than it does alone owes nobody a demo in `SECONDS_MAX`,"""
+STALLED_SECONDS_MAX = 2.0
+"""nor does one that stood still for so long meanwhile,"""
+WORK_SECONDS_MAX = 8.0
+"""nor one whose processors took so long for it; elsewhere it is less than half."""
 _PATIENT = f"""
 import sys
 from ssm_status_reporter.demo import daemon_process, stage, story
@@ -51,6 +57,7 @@ main(["demo"])
 IN_TIME = (str(COMMAND), "demo")
 PATIENTLY = (sys.executable, "-c", _PATIENT)
 """The same, but for the bound that it sets itself."""
+LOOK_SECONDS = 0.5
 COLUMNS = 80
 ESCAPE = "\x1b"
 MISLEADING = {
@@ -77,9 +84,48 @@ class Played:
     output: str
     errors: str
     seconds: float
-    slowed: float
-    """How many times longer than alone work took on the machine meanwhile."""
+    is_machine_slow: bool
     left_behind: list[str]
+
+    @property
+    def is_in_time(self) -> bool:
+        return self.code == 0 and self.seconds < SECONDS_MAX
+
+
+@dataclass
+class Machine:
+    """What a machine was like while something ran."""
+
+    worked: float = 1e-9
+    took: float = 1e-9
+    stalled: float = 0.0
+
+    def look_until(self, is_over: Event) -> "Machine":
+        """How many times longer than alone work takes, and how much later than asked for we wake; now and then."""
+        while True:
+            asked = time.monotonic()
+            if is_over.wait(LOOK_SECONDS):
+                return self
+            began, before = time.monotonic(), time.thread_time()
+            self.stalled += began - asked - LOOK_SECONDS
+            while time.thread_time() - before < 0.02:
+                pass
+            self.worked += time.thread_time() - before
+            self.took += time.monotonic() - began
+
+    def is_slow(self, work_seconds: float) -> bool:
+        """Whether it owed nobody a demo in time that took so much of its processors."""
+        return (
+            self.took / self.worked > SLOWED_MAX
+            or self.stalled > STALLED_SECONDS_MAX
+            or work_seconds > WORK_SECONDS_MAX
+        )
+
+
+def work_seconds() -> float:
+    """What the processors have done for commands that this process has called, and theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def play(directory: Path, how: tuple[str, ...] = IN_TIME, **changes: str) -> Played:
@@ -89,8 +135,8 @@ def play(directory: Path, how: tuple[str, ...] = IN_TIME, **changes: str) -> Pla
     here.mkdir(mode=0o555)
     is_over = Event()
     with ThreadPoolExecutor() as threads:
-        slowed = threads.submit(slowed_until, is_over)
-        began = time.monotonic()
+        looked = threads.submit(Machine().look_until, is_over)
+        began, worked = time.monotonic(), work_seconds()
         try:
             ended = subprocess.run(
                 how,
@@ -106,19 +152,8 @@ def play(directory: Path, how: tuple[str, ...] = IN_TIME, **changes: str) -> Pla
             is_over.set()
         seconds = time.monotonic() - began
     left = [str(path.relative_to(temporary)) for path in temporary.rglob("*")]
-    return Played(ended.returncode, ended.stdout, ended.stderr, seconds, slowed.result(), left)
-
-
-def slowed_until(is_over: Event) -> float:
-    """How many times longer than alone work takes here, as tried now and then."""
-    worked = took = 1e-9
-    while not is_over.wait(0.5):
-        began, before = time.monotonic(), time.thread_time()
-        while time.thread_time() - before < 0.02:
-            pass
-        worked += time.thread_time() - before
-        took += time.monotonic() - began
-    return took / worked
+    is_slow = looked.result().is_slow(work_seconds() - worked)
+    return Played(ended.returncode, ended.stdout, ended.stderr, seconds, is_slow, left)
 
 
 def play_on_terminal(directory: Path, **changes: str) -> tuple[int, str]:
@@ -139,17 +174,20 @@ def play_on_terminal(directory: Path, **changes: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """One whole demo, piped, in a misleading environment; on a busy machine without its own bound, if that was met."""
-    played = play(tmp_path_factory.mktemp("demo"))
-    if (played.code != 0 or played.seconds >= SECONDS_MAX) and played.slowed > SLOWED_MAX:
-        return play(tmp_path_factory.mktemp("patient"), PATIENTLY)
-    return played
+    """One whole demo, piped, in a misleading environment; on a slow machine without its own bound, if that was met."""
+    tries: list[Played] = []
+    while len(tries) < TRIES_MAX and not (tries and tries[-1].is_in_time):
+        tries.append(play(tmp_path_factory.mktemp("demo")))
+    last = tries[-1]
+    if last.is_in_time or not any(each.is_machine_slow for each in tries):
+        return last
+    return replace(play(tmp_path_factory.mktemp("patient"), PATIENTLY), is_machine_slow=True)
 
 
 def test_everything_arrives_in_time_and_nothing_is_left_behind(played: Played) -> None:
     """The demo ends by itself within 20 s with exit code 0 and removes its files, whatever the environment."""
     assert (played.code, played.errors, played.left_behind) == (0, "", [])
-    assert played.seconds < SECONDS_MAX or played.slowed > SLOWED_MAX
+    assert played.is_in_time or played.is_machine_slow
     assert "Everything arrived: the service holds the newest result of all 8 documents" in flat(played.output)
 
 
@@ -337,7 +375,7 @@ async def test_an_interrupt_that_comes_with_an_event_is_not_forgotten(tmp_path: 
         for _ in range(turns):
             await asyncio.sleep(0)
         waiting.cancel()
-        await asyncio.wait({waiting}, timeout=5)
+        await asyncio.wait({waiting}, timeout=PATIENCE_SECONDS)
         assert waiting.cancelled()
         await daemon.kill()
 

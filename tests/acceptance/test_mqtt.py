@@ -13,7 +13,18 @@ import aiomqtt
 import msgspec
 import pytest
 
-from acceptance_support import NODE, Daemon, Manager, Site, assert_balanced, calls, held, waiting
+from acceptance_support import (
+    NODE,
+    SECONDS_MAX,
+    Daemon,
+    Manager,
+    Site,
+    assert_balanced,
+    calls,
+    held,
+    waiting,
+    with_bounds,
+)
 from emulator_support import Arrivals
 from mosquitto_support import (
     PASSWORD,
@@ -50,6 +61,14 @@ topic readwrite ssm-status/+/outcomes
 topic readwrite ssm-status/+/reporter
 """
 CONNECTED = "connected to the broker"
+PATIENT = with_bounds(
+    {"sources.mqtt_client.MQTT_ANSWER_SECONDS_MAX": 3600.0, "sources.mqtt_dial.MQTT_DIAL_SECONDS_MAX": 3600.0}
+)
+"""No broker is given up."""
+POLITE = with_bounds(
+    {"sources.mqtt_session.MQTT_FAREWELL_SECONDS_MAX": SECONDS_MAX, "daemon.CANCEL_AGAIN_SECONDS": 2 * SECONDS_MAX}
+)
+"""However slow the broker, it is told of the stop."""
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +109,7 @@ class Place:
         """The daemon's."""
         name = f"site-{len(list(self.directory.glob('site-*')))}"
         (self.directory / name).mkdir()
-        given = {"delivery": {}, **(changes or {}), "sources": {"mqtt": self.section(**section)}}
-        given["delivery"] = {"timeout": "15s", **given["delivery"]}  # a loaded machine is no failing call
+        given = {**(changes or {}), "sources": {"mqtt": self.section(**section)}}
         return Site(self.directory / name, emulator_url, given)
 
     @asynccontextmanager
@@ -141,8 +159,7 @@ async def everything_arrived(daemon: Daemon, emulator: Emulator) -> None:
 @contextmanager
 def unwritable(outbox: Path) -> Iterator[None]:
     """Somebody else writes to the outbox, and takes long: nothing can be committed."""
-    with closing(sqlite3.connect(outbox, isolation_level=None)) as connection:
-        connection.execute("PRAGMA busy_timeout = 20000")
+    with closing(sqlite3.connect(outbox, SECONDS_MAX, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
@@ -229,10 +246,10 @@ async def test_a_broker_that_is_not_there_delays_nothing(tmp_path: Path, broker_
         port = await stack.enter_async_context(silent_broker()) if broker_is == "silent" else free_port()
         site = Site(tmp_path, emulator.url, {"sources": {"mqtt": {"enabled": True, "port": port}}})
         environment = {**manager.environment, "WATCHDOG_USEC": "1000000"}
-        async with site.daemon(environment, ready=False) as daemon:
+        # A silent one is never given up here: nobody waits for that.
+        prefix = PATIENT if broker_is == "silent" else ()
+        async with site.daemon(environment, ready=False, prefix=prefix) as daemon:
             await manager.until(lambda: manager.count("READY"), "READY")
-            if broker_is == "silent":  # it has not been given up: nobody waited for that
-                assert not daemon.logged("no connection to the broker: it is tried again, and results wait there")
             site.drop("Doc", "Success", "done")
             await daemon.quiet(1)
             fed = manager.count("WATCHDOG")
@@ -255,7 +272,7 @@ async def test_each_outcome_is_published(place: Place) -> None:
     )
     async with Emulator(plan) as emulator, place.peer(OUTCOMES, REPORTER, REJECTED) as other:
         site = place.site(emulator.url)
-        async with site.daemon() as daemon:
+        async with site.daemon(prefix=POLITE) as daemon:
             await other.hear_last(REPORTER, lambda said: said["state"] == "online")
             told: list[tuple[str, str]] = []
             heard: list[dict[str, str]] = []
@@ -275,10 +292,10 @@ async def test_each_outcome_is_published(place: Place) -> None:
             assert dead["code"] == "InvalidDocument"
             assert dead["status"] == "Failed"
             assert {"error", "request_id", "hint", "observed_at", "at"} <= dead.keys()
-            assert len(daemon.logged("held back")) == 3, "the probes are not told"
             await other.publish(payload("Good", "Banana", "why"))
             assert (await other.hear(REJECTED))[0]["reason"].startswith("status:")
             assert await daemon.stop() == 0
+        assert len(daemon.logged("held back")) == 3, "the probes are not told"
         assert (await other.hear_last(REPORTER, lambda said: said["state"] == "offline"))["reason"] == "stopped"
 
 
@@ -300,7 +317,7 @@ async def test_the_outcome_of_a_call_that_ends_during_the_stop_is_published(plac
     arrivals = Arrivals()
     async with Emulator(plan, new_id=arrivals.new_id) as emulator, place.peer(OUTCOMES, REPORTER) as other:
         site = place.site(emulator.url)
-        async with site.daemon() as daemon:
+        async with site.daemon(prefix=POLITE) as daemon:
             await daemon.line(CONNECTED)
             await other.publish(payload("Doc", "Success", "done"))
             await arrivals.first()

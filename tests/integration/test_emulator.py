@@ -15,6 +15,7 @@ from emulator_support import (
     OBSERVED_AT,
     OTHER_NODE,
     Arrivals,
+    Latency,
     connect,
     describe,
     raw,
@@ -32,6 +33,9 @@ from ssm_status_reporter.emulator.faults import (
     Rule,
 )
 from ssm_status_reporter.emulator.server import Emulator
+
+SLOW = Rule(operation="UpdateAssociationStatus", latency="1s")
+"""As slow as the test says."""
 
 
 async def test_an_update_is_answered_with_the_description_it_made() -> None:
@@ -90,28 +94,35 @@ async def test_a_second_writer_is_seen_by_the_first() -> None:
 
 async def test_only_truly_concurrent_updates_are_too_many() -> None:
     """Of two updates of one association at once the second is refused; another association's is not."""
-    plan = FaultPlan(rules=(Rule(latency="1500ms"),))
-    async with Emulator(plan) as emulator, connect(emulator) as client:
-        answers = await asyncio.gather(
-            update(client, message="1"),
-            update(client, message="2"),
-            update(client, message="3", InstanceId=OTHER_NODE),
-            return_exceptions=True,
-        )
-        assert sorted(entry.answer for entry in emulator.ledger) == ["TooManyUpdates", "ok", "ok"]
-        assert sum(isinstance(answer, ClientError) for answer in answers) == 1
-        assert not isinstance(answers[2], ClientError)
-        await update(client, message="4")
+    plan, latency, arrivals = FaultPlan(rules=(SLOW,)), Latency(), Arrivals()
+    async with (
+        Emulator(plan, pause=latency.pause, new_id=arrivals.new_id) as emulator,
+        connect(emulator) as client,
+    ):
+        under_way = []
+        for node in (NODE, OTHER_NODE):
+            under_way.append(asyncio.create_task(update(client, message="1", InstanceId=node)))
+            await arrivals.first()
+            arrivals.forget()
+        assert (await refused(update(client, message="2")))[0] == "TooManyUpdates"
+        latency.end()
+        await asyncio.gather(*under_way)
+        assert [entry.answer for entry in emulator.ledger] == ["TooManyUpdates", "ok", "ok"]
+        await update(client, message="3")
 
 
 async def test_a_client_that_gives_up_undoes_nothing() -> None:
     """A call that its client gave up is applied all the same, and a retry meanwhile meets TooManyUpdates."""
-    plan = FaultPlan(rules=(Rule(latency="1500ms"),))
-    async with Emulator(plan, new_id=(arrivals := Arrivals()).new_id) as emulator, connect(emulator) as client:
+    plan, latency, arrivals = FaultPlan(rules=(SLOW,)), Latency(), Arrivals()
+    async with (
+        Emulator(plan, pause=latency.pause, new_id=arrivals.new_id) as emulator,
+        connect(emulator) as client,
+    ):
         given_up = asyncio.create_task(update(client))
         await arrivals.first()
         given_up.cancel()
         assert (await refused(update(client)))[0] == "TooManyUpdates"
+        latency.end()
         await emulator.wait_for(lambda ledger: len(ledger) == 2)
         assert [entry.answer for entry in emulator.ledger] == ["TooManyUpdates", "ok"]
         assert emulator.status_of(NODE, DOCUMENT) is not None
@@ -277,14 +288,18 @@ async def test_a_deleted_association_does_not_come_back_by_itself() -> None:
 
 async def test_a_deletion_while_an_update_is_under_way_is_too_much() -> None:
     """DeleteAssociation, too, meets TooManyUpdates, whichever way it names the association."""
-    plan = FaultPlan(rules=(Rule(operation="UpdateAssociationStatus", latency="1500ms"),))
-    async with Emulator(plan, new_id=(arrivals := Arrivals()).new_id) as emulator, connect(emulator) as client:
+    plan, latency, arrivals = FaultPlan(rules=(SLOW,)), Latency(), Arrivals()
+    async with (
+        Emulator(plan, pause=latency.pause, new_id=arrivals.new_id) as emulator,
+        connect(emulator) as client,
+    ):
         association_id = (await describe(client))["AssociationDescription"]["AssociationId"]
         arrivals.forget()
         running = asyncio.create_task(update(client))
         await arrivals.first()
         assert (await refused(client.delete_association(AssociationId=association_id)))[0] == "TooManyUpdates"
         assert (await refused(client.delete_association(InstanceId=NODE, Name=DOCUMENT)))[0] == "TooManyUpdates"
+        latency.end()
         await running
         await client.delete_association(AssociationId=association_id)
 

@@ -16,8 +16,21 @@ from ssm_support import SetClock, free_port
 
 HYBRID: Final = "mi-0123456789abcdef0"
 HYBRID_REGION: Final = "eu-central-1"
+METADATA_TIMEOUT_MS: Final = "ssm_status_reporter.host.instance_metadata.METADATA_TIMEOUT_MS"
 OFF: Final = {"AWS_EC2_METADATA_DISABLED": "true"}
 DOCUMENT_QUESTIONS: Final = ["PUT /latest/api/token", "GET /latest/dynamic/instance-identity/document"]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers is not asked again because this process stood still for a while."""
+    monkeypatch.setattr(METADATA_TIMEOUT_MS, 60_000)
+
+
+@pytest.fixture
+def _impatient(_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not answer is asked again soon."""
+    monkeypatch.setattr(METADATA_TIMEOUT_MS, 2000)
 
 
 def register(directory: Path, text: str | None = None) -> None:
@@ -107,6 +120,7 @@ async def test_a_proxy_is_never_asked(tmp_path: Path, monkeypatch: pytest.Monkey
         assert (await identity(tmp_path, metadata.environment)).instance_id == INSTANCE
 
 
+@pytest.mark.usefixtures("_impatient")
 async def test_a_network_that_is_late_is_waited_for(tmp_path: Path) -> None:
     """A question that is lost is asked again, a bounded number of times."""
     async with Metadata(Token.NEVER_ANSWERED, Token.GRANTED) as metadata:
@@ -137,6 +151,7 @@ def test_the_service_is_where_the_sdks_variables_say(environment: Mapping[str, s
 # What the operator reads when nobody tells.
 
 
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("token", [Token.NEVER_ANSWERED, Token.CLOSED])
 async def test_a_token_that_does_not_come_is_the_hop_limit(tmp_path: Path, token: Token) -> None:
     """In a container the connection stands and the token does not arrive: the hop limit is named, and the way out."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiomqtt
@@ -35,11 +36,26 @@ from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Edge, Writer
 from ssm_status_reporter.sources.mqtt import Mqtt
 
+AN_HOUR_MS = 3_600_000
+FAREWELL_SECONDS_MAX = "ssm_status_reporter.sources.mqtt_session.MQTT_FAREWELL_SECONDS_MAX"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _mosquitto() -> None:
     """Every test here needs the broker."""
     mosquitto_binary()
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the broker or this process, it is not given up, nothing is cut short, and no silence tells."""
+    modules = "ssm_status_reporter.sources"
+    monkeypatch.setattr(f"{modules}.mqtt.MQTT_PATIENCE_MS", AN_HOUR_MS)
+    monkeypatch.setattr(f"{modules}.mqtt_dial.MQTT_DIAL_SECONDS_MAX", WAIT_SECONDS_MAX)
+    monkeypatch.setattr(f"{modules}.mqtt_client.MQTT_ANSWER_SECONDS_MAX", WAIT_SECONDS_MAX)
+    monkeypatch.setattr(FAREWELL_SECONDS_MAX, WAIT_SECONDS_MAX)
+    monkeypatch.setattr(f"{modules}.mqtt_topics.MQTT_BACKLOG_QUIET_MS", AN_HOUR_MS)
+    monkeypatch.setattr(f"{modules}.mqtt_topics.MQTT_BACKLOG_MS_MAX", AN_HOUR_MS)
 
 
 @pytest.fixture
@@ -67,6 +83,14 @@ async def other(broker: Broker) -> AsyncIterator[Peer]:
         yield other
 
 
+@contextmanager
+def abruptly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What ends meanwhile does not wait long for a commit that never comes."""
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(FAREWELL_SECONDS_MAX, 0.05)
+        yield
+
+
 def announced(number: int) -> Announcement:
     report = Report("Success", f"{number}", None, 1_790_000_000_000)
     return Announcement(Association(NODE, f"Doc-{number}"), report, Ending.DELIVERED, 1_790_000_001_000)
@@ -90,16 +114,22 @@ async def test_a_published_result_is_handed_in(setup: Setup, intake: RecordingIn
 
 @pytest.mark.parametrize("level", [4, 5])
 async def test_a_message_is_acknowledged_only_after_the_commit(
-    broker: Broker, setup: Setup, intake: RecordingIntake, other: Peer, level: int
+    broker: Broker,
+    setup: Setup,
+    intake: RecordingIntake,
+    other: Peer,
+    monkeypatch: pytest.MonkeyPatch,
+    level: int,
 ) -> None:
     """What was not committed when the daemon ended comes again; what was committed does not."""
     intake.commits.clear()
     async with old_broker(broker) as (old_port, _):
         if level == 4:
             setup.port = old_port
-        async with running(setup.source(), intake):
-            await other.publish(result_bytes("first"))
-            await intake.until(lambda: len(intake.offered) == 1)
+        with abruptly(monkeypatch):
+            async with running(setup.source(), intake):
+                await other.publish(result_bytes("first"))
+                await intake.until(lambda: len(intake.offered) == 1)
         await other.publish(result_bytes("while away"))
         second = RecordingIntake()
         async with running(setup.source(), second):
@@ -185,13 +215,14 @@ async def test_publications_that_end_the_connection_are_dropped(intake: Recordin
 
 
 async def test_a_redelivery_with_a_date_keeps_its_place(
-    setup: Setup, intake: RecordingIntake, other: Peer
+    setup: Setup, intake: RecordingIntake, other: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A redelivered result that brings its date is as old as it says, and needs no caution."""
     intake.commits.clear()
-    async with running(setup.source(), intake):
-        await other.publish(result_bytes("first", observed_at="2026-01-01T00:00:00Z"))
-        await intake.until(lambda: len(intake.offered) == 1)
+    with abruptly(monkeypatch):
+        async with running(setup.source(), intake):
+            await other.publish(result_bytes("first", observed_at="2026-01-01T00:00:00Z"))
+            await intake.until(lambda: len(intake.offered) == 1)
     second = RecordingIntake()
     async with running(setup.source(), second):
         await second.until(lambda: len(second.results) == 1)
@@ -343,7 +374,7 @@ async def test_gateways_share_the_results(broker: Broker, tmp_path: Path, other:
     async def publish(start: int) -> None:
         for number in range(start, start + 20):
             await other.publish(result_bytes(f"{number}"), f"ssm-status/{OTHER_NODE}/results")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
             while len(one.results) + len(two.results) < start + 20:
                 await asyncio.wait(
                     [asyncio.ensure_future(each.changed.wait()) for each in (one, two)],
@@ -468,7 +499,7 @@ async def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(
             broker.stop()
             broker.start()
             async with peer(broker.port) as again:
-                await until(lambda: len(levels) == 3)
+                await until(lambda: len(levels) >= 3)
                 await again.publish(result_bytes("again"))
                 await intake.until(lambda: "again" in intake.messages())
             assert set(levels[2:]) == {4}

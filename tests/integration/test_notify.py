@@ -118,16 +118,20 @@ def test_an_idle_daemon_feeds_the_watchdog(daemon: Supervised) -> None:
     """A daemon with nothing to do is told of as alive, twice in each interval, but for the slowness of the machine."""
     daemon.until("READY")
     daemon.until("WATCHDOG")
-    asked = time.monotonic()
-    for _ in range(3):
+    pauses: list[float] = []
+    while min(pauses, default=WATCHDOG_SECONDS) >= 0.75 * WATCHDOG_SECONDS:  # a slow machine makes some longer
+        assert len(pauses) < 30, pauses
+        asked = time.monotonic()
         daemon.until("WATCHDOG")
-    assert time.monotonic() - asked < 5 * 3 * WATCHDOG_SECONDS / 2
+        pauses.append(time.monotonic() - asked)
 
 
 def test_a_stuck_outbox_misses_the_watchdog(daemon: Supervised) -> None:
     """A commit that does not get on costs the daemon its watchdog, and the log names the loop."""
     daemon.until("READY")
-    with closing(sqlite3.connect(daemon.home / "state/outbox.db", isolation_level=None)) as other:
+    with closing(
+        sqlite3.connect(daemon.home / "state/outbox.db", MESSAGE_SECONDS_MAX, isolation_level=None)
+    ) as other:
         other.execute("BEGIN IMMEDIATE")
         daemon.drop()
         silence = 0.0
@@ -168,7 +172,9 @@ def test_a_stop_before_it_is_ready_ends_the_start(daemon: Supervised) -> None:
     daemon.until("READY")
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.process.wait(MESSAGE_SECONDS_MAX) == 0
-    with closing(sqlite3.connect(daemon.home / "state/outbox.db", isolation_level=None)) as other:
+    with closing(
+        sqlite3.connect(daemon.home / "state/outbox.db", MESSAGE_SECONDS_MAX, isolation_level=None)
+    ) as other:
         other.execute("BEGIN IMMEDIATE")
         daemon.start()
         deadline = time.monotonic() + MESSAGE_SECONDS_MAX

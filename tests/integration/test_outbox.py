@@ -714,10 +714,13 @@ def memory_mib() -> float:
 async def test_a_hundred_thousand_associations_cost_disk_and_not_memory(path: Path) -> None:
     """A gateway for a large fleet keeps its memory; neither a claim nor a start costs much (rule 12).
 
-    It is the process's own time that is bounded: how long it waits for a processor and a disk is not its doing.
+    It is the process's own time that is bounded, in what the first of them took: how long it waits for a processor
+    and a disk, and how slow the processor is, is not its doing.
     """
     async with outbox(path) as (_, running):
+        began = time.process_time()
         await running.observe(documents(0, 5000))
+        unit = time.process_time() - began
         before_mib, began = memory_mib(), time.process_time()
         for first in range(5000, 100_000, 1000):
             await running.observe(documents(first, 1000))
@@ -726,9 +729,9 @@ async def test_a_hundred_thousand_associations_cost_disk_and_not_memory(path: Pa
         claiming = time.process_time()
         for _ in range(25):
             assert len((await running.claim(4, frozenset(), ())).claims) == 4
-        assert time.process_time() - claiming < 1.0
+        assert time.process_time() - claiming < 3 * unit
         assert (await running.totals())[State.IN_FLIGHT] == 100
-        assert time.process_time() - began < 40
+        assert time.process_time() - began < 120 * unit
     seen = await asyncio.to_thread(snapshot, path, NOW)
     assert len(seen.associations) == 100_000
     assert (seen.outbox.pending, seen.outbox.in_flight) == (99_900, 100)

@@ -57,7 +57,14 @@ OTHER_RUN = "Fail-Doc.2026-11-22T13-53-57.041Z"
 MARKER = "Mark-3r/of=a.secret"
 REPLAYED_RUNS = 1000
 DOCUMENTS = 40
-REPLAY_SECONDS_MAX = 240.0
+REPLAY_SECONDS_MAX = 480.0
+AGENT_STOP_SECONDS_MAX = "ssm_status_reporter.sources.agent_handover.AGENT_STOP_SECONDS_MAX"
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a commit takes, a stop waits for it."""
+    monkeypatch.setattr(AGENT_STOP_SECONDS_MAX, WAIT_SECONDS_MAX)
 
 
 @pytest.fixture
@@ -310,7 +317,7 @@ async def test_a_stop_does_not_wait_for_a_full_disk(
     started: ReplayedAgent, intake: RecordingIntake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The outbox takes nothing: the daemon stops all the same, and says what it could not store."""
-    monkeypatch.setattr("ssm_status_reporter.sources.agent_handover.AGENT_STOP_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(AGENT_STOP_SECONDS_MAX, 0.05)
     with capture_logs() as logs:
         intake.commits.clear()
         async with watching(root(started), intake):

@@ -66,7 +66,7 @@ class Premises:
             "delivery": {
                 "rate": RATE_PER_SECOND,
                 "burst": RATE_PER_SECOND,
-                "timeout": "5s",
+                "timeout": "1m",  # a slow machine is no failing call; the story has a bound of its own
                 "backoff": {"initial": "200ms", "max": "800ms"},
             },
             "outbox": {"path": str(self.outbox)},

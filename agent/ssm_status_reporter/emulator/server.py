@@ -12,7 +12,7 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from email.utils import formatdate
 from functools import cache, lru_cache
 from http import HTTPStatus
@@ -51,11 +51,16 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+async def wall_clock_pause(ms: int) -> None:
+    """Return so many milliseconds later."""
+    await asyncio.sleep(ms / 1000)
+
+
 class Emulator:
     """A local SSM endpoint: ``async with Emulator(plan) as emulator: … emulator.url``.
 
-    ``clock`` gives wall milliseconds; ``new_id`` gives request ids. Opening raises OSError if the address
-    is in use or the ledger's file cannot be opened.
+    ``clock`` gives wall milliseconds; ``pause`` passes so many of them, a latency; ``new_id`` gives request ids.
+    Opening raises OSError if the address is in use or the ledger's file cannot be opened.
     """
 
     url: str
@@ -69,9 +74,11 @@ class Emulator:
         host: str = LOCALHOST,
         port: int = 0,
         clock: Callable[[], int] = wall_clock_ms,
+        pause: Callable[[int], Awaitable[object]] = wall_clock_pause,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self._clock = clock
+        self._pause = pause
         self._new_id = new_id
         self._address = (host, port)
         self._ledger_path = ledger_path
@@ -180,7 +187,7 @@ class Emulator:
     async def _processed(self, request_id: str, call: Call, injection: Injection) -> Reply:
         fault = injection.fault
         if fault is not None and not fault.applied:
-            await _pause(injection.latency_ms)
+            await self._delayed(injection.latency_ms)
             reply = struck(fault, self._model.errors, applied=False)
         else:
             try:
@@ -204,13 +211,17 @@ class Emulator:
             if latency_ms:
                 self._under_way.add(key)
                 try:
-                    await _pause(latency_ms)
+                    await self._delayed(latency_ms)
                 finally:
                     self._under_way.discard(key)
         else:
-            await _pause(latency_ms)
+            await self._delayed(latency_ms)
         body = msgspec.json.encode(self._service.perform(call, self._now_ms()))
         return Reply("ok", HTTPStatus.OK, body, applied=operation in CHANGING)
+
+    async def _delayed(self, latency_ms: int) -> None:
+        if latency_ms:
+            await self._pause(latency_ms)
 
     def _response(self, request_id: str, reply: Reply) -> web.Response:
         headers = {
@@ -251,11 +262,6 @@ class Emulator:
 def installed_model() -> Model:
     """The service model, loaded once a process."""
     return load_model()
-
-
-async def _pause(latency_ms: int) -> None:
-    if latency_ms:
-        await asyncio.sleep(latency_ms / 1000)
 
 
 async def _body(request: web.BaseRequest) -> bytes | None:

@@ -15,8 +15,8 @@ help: ## this list
 demo: $(USER_ENV)/installed ## watch the daemon do its job against a local endpoint
 	@$(USER_ENV)/bin/ssm-status-reporter demo
 
-test: $(DEVELOPER_ENV)/installed ## every test, against the installed package
-	$(BIN)/pytest
+test: $(DEVELOPER_ENV)/installed ## every test, against the installed package; in two processes, for most of them wait
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(DEVELOPER_ENV)/installed ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -29,9 +29,9 @@ from ssm_status_reporter.ssm.model import SERVICE, CutLoader
 from ssm_status_reporter.ssm.settings import ClientSettings
 
 _DATE: Final = "X-Amz-Date"
-_DATE_MARK: Final = "{date}"
 _SESSION: Final = "X-Amz-Security-Token"
-_SESSION_MARK: Final = "{token}"
+_GAP: Final = "\0"
+"""Stands for a value that is each call's own, where the SDK forms what is signed: no address or header holds it."""
 _EACH_CALL_ITS_OWN: Final = frozenset({"content-length", "amz-sdk-invocation-id", "x-amz-date", "authorization"})
 _PATTERN: Final[Mapping[Operation, Mapping[str, Any]]] = {
     Operation.UPDATE: {"InstanceId": "", "Name": "", "AssociationStatus": {}},
@@ -49,10 +49,21 @@ class Raw(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What is signed of every call of an operation, as the SDK puts it: the body is empty, the rest are marks."""
+    """What is signed of every call of an operation, as the SDK puts it, around what is each call's own."""
 
-    canonical: str
+    parts: tuple[str, ...]
+    """What stands before the date, before the token if there is one, and before the body's digest."""
     signed_headers: str
+
+    def canonical(self, date: str, token: str | None, body: bytes) -> str:
+        """The canonical request of one call."""
+        head, *rest = self.parts
+        if token:
+            between, tail = rest
+            # White space as the SDK signs it, and as whoever verifies it does.
+            return "".join((head, date, between, " ".join(token.split()), tail, sha256(body).hexdigest()))
+        (tail,) = rest
+        return "".join((head, date, tail, sha256(body).hexdigest()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +78,10 @@ class _Template:
     def request(self, body: bytes, keys: Any, timestamp: str) -> AWSPreparedRequest:
         """The request of one call, signed."""
         form, headers = self.plain, {**self.headers, _DATE: timestamp}
-        canonical = form.canonical
         if keys.token:
             form = self.with_token
             headers[_SESSION] = keys.token
-            canonical = form.canonical.replace(_SESSION_MARK, keys.token)
-        canonical = canonical.replace(_DATE_MARK, timestamp).replace(EMPTY_SHA256_HASH, sha256(body).hexdigest())
+        canonical = form.canonical(timestamp, keys.token, body)
         request = AWSRequest()
         request.context["timestamp"] = timestamp  # all that the signer needs of it
         signer = SigV4Auth(keys, self.signing_name, self.signing_region)
@@ -170,14 +179,12 @@ class Transport:
 def _template(url: str, headers: Mapping[str, str], signing_name: str, signing_region: str) -> _Template:
     signer = SigV4Auth(None, signing_name, signing_region)
 
-    def form(**marks: str) -> _Form:
-        request = AWSRequest("POST", url, {**headers, **marks}, data=b"")
-        return _Form(signer.canonical_request(request), signer.signed_headers(signer.headers_to_sign(request)))
+    def form(*own: str) -> _Form:
+        request = AWSRequest("POST", url, {**headers, **dict.fromkeys(own, _GAP)}, data=b"")
+        canonical = signer.canonical_request(request).removesuffix(EMPTY_SHA256_HASH)
+        return _Form(tuple(canonical.split(_GAP)), signer.signed_headers(signer.headers_to_sign(request)))
 
-    plain = {_DATE: _DATE_MARK}
-    return _Template(
-        url, headers, signing_name, signing_region, form(**plain), form(**plain, **{_SESSION: _SESSION_MARK})
-    )
+    return _Template(url, headers, signing_name, signing_region, form(_DATE), form(_DATE, _SESSION))
 
 
 def _unsigned(**_: object) -> object:

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -256,11 +257,28 @@ class WatchedCommitter(Committer):
                 return
 
 
+class SwiftCommitter(WatchedCommitter):
+    """A committer whose thread has taken an operation before the event loop goes on, as it may at any time."""
+
+    def submit(
+        self, operation: Operation[T], durability: Durability = Durability.POWER_LOSS
+    ) -> "asyncio.Future[T]":
+        future = super().submit(operation, durability)
+        while self._jobs:
+            time.sleep(0.0001)
+        return future
+
+
 def outbox_at(
-    path: Path, clock: Clock, chance: Chance, policy: Policy = POLICY, reconciliation: Reconciliation = NEVER
+    path: Path,
+    clock: Clock,
+    chance: Chance,
+    policy: Policy = POLICY,
+    reconciliation: Reconciliation = NEVER,
+    committing: type[WatchedCommitter] = WatchedCommitter,
 ) -> tuple[WatchedCommitter, SqliteOutbox]:
     """The real outbox in a file, not yet recovered."""
-    committer = WatchedCommitter(path)
+    committer = committing(path)
     return committer, SqliteOutbox(committer, clock, chance, policy, reconciliation, DEAD_LETTERS_MAX)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from domain_support import NEVER, POLICY, START_MS, ManualClock, contents, outbox_at
+from domain_support import NEVER, POLICY, START_MS, ManualClock, WatchedCommitter, contents, outbox_at
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Entry, Policy
 from ssm_status_reporter.domain.outcome import Answer, Delivered, Held, HeldNothing, Outcome, Unchanged
@@ -121,11 +121,19 @@ class ScriptedService:
 class Simulation:
     """One daemon's delivery, from observation to acknowledgement."""
 
-    def __init__(self, path: Path, clock: ManualClock, policy: Policy, pace: Pace, plan: Reconciliation) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: ManualClock,
+        policy: Policy,
+        pace: Pace,
+        plan: Reconciliation,
+        committing: type[WatchedCommitter],
+    ) -> None:
         chance = random.Random(SEED).random  # noqa: S311 (jitter, which is to repeat)
         self.clock = clock
         self.service = ScriptedService(clock)
-        self._committer, self.outbox = outbox_at(path, clock, chance, policy, plan)
+        self._committer, self.outbox = outbox_at(path, clock, chance, policy, plan, committing)
         self.reporter = Reporter(self.outbox, self.service, clock, chance, pace)
         self.outbox.on_news = self.reporter.wake
 
@@ -174,9 +182,10 @@ async def simulation(
     pace: Pace = FAST,
     plan: Reconciliation = NEVER,
     clock: ManualClock | None = None,
+    committing: type[WatchedCommitter] = WatchedCommitter,
 ) -> AsyncIterator[Simulation]:
     """A daemon that runs; at the end it is stopped, and the calls that are out are let end."""
-    sim = Simulation(path, clock or ManualClock(), policy, pace, plan)
+    sim = Simulation(path, clock or ManualClock(), policy, pace, plan, committing)
     await sim.outbox.recover()
     running = asyncio.create_task(sim.reporter.run())
     try:

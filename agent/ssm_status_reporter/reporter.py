@@ -45,7 +45,6 @@ from ssm_status_reporter.journal import (
     say_not_to_be_had,
     say_throttled,
 )
-from ssm_status_reporter.outbox.claims import Claims
 from ssm_status_reporter.outbox.sqlite import Settlement, SqliteOutbox
 from ssm_status_reporter.ports import Chance, Clock, StatusService
 
@@ -58,16 +57,6 @@ class Pace:
     rate_per_second: float
     burst: int
     backoff: Backoff
-
-
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """What the loop waits for, unless it is woken."""
-
-    until_ms: int | None
-    """Steady."""
-    slots: int = 0
-    """Reports that may go out as soon as they are due, together with whatever makes them so."""
 
 
 class Reporter:
@@ -94,7 +83,6 @@ class Reporter:
         self._questions = Rate.full(pace.rate_per_second * RECONCILE_RATE_SHARE, 1, now_ms)
         self._out: set[Claim] = set()
         self._woken = asyncio.Event()
-        self._bell = asyncio.Event()
         self._hurried: set[Association] = set()
         self._overtaken: set[tuple[Scope, Association]] = set()
         self._stopping = False
@@ -109,7 +97,6 @@ class Reporter:
     def wake(self) -> None:
         """Look again: something may be due."""
         self._woken.set()
-        self._bell.set()
 
     def stop(self) -> None:
         """Take nothing new; `run` returns when the calls that are out are settled."""
@@ -156,45 +143,29 @@ class Reporter:
     async def run(self) -> None:
         """Deliver until `stop`."""
         async with asyncio.TaskGroup() as calls:
-            seen: Claims | None = None
             while not self._stopping:
                 self._woken.clear()
                 self.turned.set()
                 self.progress += 1
-                seen = await self._rest(calls, await self._dispatch(calls, seen))
+                await self._rest_until(await self._dispatch(calls))
 
-    async def _rest(self, calls: asyncio.TaskGroup, rest: _Rest) -> Claims | None:
-        """Sleep until there is something to do.
-
-        Returns what came to be due and has been started; None: look for what is due.
-        """
+    async def _rest_until(self, steady_ms: int | None) -> None:
+        """Sleep until woken, or until then."""
         if self._woken.is_set():
-            return None
-        self._bell.clear()
-        standing = self._outbox.stand_by(rest.slots) if rest.slots > 0 else None
-        if standing is not None:
-            standing.add_done_callback(self._ring)
-        timer = None if rest.until_ms is None else asyncio.ensure_future(self._clock.sleep_until(rest.until_ms))
-        if timer is not None:
-            timer.add_done_callback(self._ring)
+            return
+        if steady_ms is None:
+            await self._woken.wait()
+            return
+        woken = asyncio.ensure_future(self._woken.wait())
+        timer = asyncio.ensure_future(self._clock.sleep_until(steady_ms))
         try:
-            await self._bell.wait()
+            await asyncio.wait({woken, timer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if timer is not None:
-                timer.remove_done_callback(self._ring)
-                timer.cancel()
-        taken = None if standing is None else await self._outbox.stand_down(standing)
-        if taken is None:
-            return None
-        for claim in taken.claims:
-            self._start(calls, claim)
-        return None if self._woken.is_set() else taken
+            woken.cancel()
+            timer.cancel()
 
-    def _ring(self, _: object) -> None:
-        self._bell.set()
-
-    async def _dispatch(self, calls: asyncio.TaskGroup, seen: Claims | None) -> _Rest:
-        """Start what may go out now, if that is not what was ``seen`` and started; what to wait for then."""
+    async def _dispatch(self, calls: asyncio.TaskGroup) -> int | None:
+        """Start what may go out now; returns when to look again, steady, or None: when woken."""
         if self._hurried:
             hurried, self._hurried = self._hurried, set()
             await self._outbox.make_due(hurried)
@@ -202,11 +173,11 @@ class Reporter:
         self._rate = self._rate.at(now.steady_ms)
         match self._board.admission(now):
             case Shut(until_ms):
-                return _Rest(until_ms)
+                return until_ms
             case Probe():
-                return _Rest(await self._dispatch_probe(calls))
+                return await self._dispatch_probe(calls)
             case Open():
-                return await self._dispatch_due(calls, seen)
+                return await self._dispatch_due(calls)
 
     async def _dispatch_probe(self, calls: asyncio.TaskGroup) -> int | None:
         if self._out:
@@ -218,11 +189,13 @@ class Reporter:
             self._start(calls, claim)
         return None if taken.claims else taken.next_due_ms
 
-    async def _dispatch_due(self, calls: asyncio.TaskGroup, seen: Claims | None) -> _Rest:
-        slots = self._slots
+    async def _dispatch_due(self, calls: asyncio.TaskGroup) -> int | None:
+        free = self._pace.concurrency - len(self._out)
+        if free <= 0:
+            return None
+        slots = min(free, self._rate.available)
         if slots <= 0:
-            is_full = len(self._out) >= self._pace.concurrency
-            return _Rest(None if is_full else self._rate.at_ms + self._rate.wait_ms)
+            return self._rate.at_ms + self._rate.wait_ms
         now = self._clock.now()
         nodes = {node.instance_id: hold for node, hold in self._board.shut_nodes()}
         being_probed = {claim.association.instance_id for claim in self._out}
@@ -231,28 +204,19 @@ class Reporter:
             for node, hold in nodes.items()
             if hold.next_probe_ms <= now.steady_ms and node not in being_probed
         ]
-        taken = seen
-        if taken is None or probed:
-            taken = await self._outbox.claim(slots, frozenset(nodes), probed)
-            for claim in taken.claims:
-                self._start(calls, claim)
+        taken = await self._outbox.claim(slots, frozenset(nodes), probed)
+        for claim in taken.claims:
+            self._start(calls, claim)
         upcoming = [hold.next_probe_ms for node, hold in nodes.items() if hold.next_probe_ms > now.steady_ms]
+        if taken.next_due_ms is not None and len(taken.claims) < slots:
+            upcoming.append(taken.next_due_ms)
         if not taken.claims:
             question_ms = await self._dispatch_question(calls)
             if question_ms is not None:
                 upcoming.append(question_ms)
-        if self._slots > 0:
-            if taken.next_due_ms is not None:
-                upcoming.append(taken.next_due_ms)
-        elif len(self._out) < self._pace.concurrency:
+        elif len(taken.claims) == slots and len(self._out) < self._pace.concurrency:
             upcoming.append(self._rate.at_ms + self._rate.wait_ms)
-        # A node may be opened while a claim stands by, which would keep back what was just released.
-        return _Rest(min(upcoming, default=None), 0 if nodes else self._slots)
-
-    @property
-    def _slots(self) -> int:
-        """How many more calls may go out now."""
-        return min(self._pace.concurrency - len(self._out), self._rate.available)
+        return min(upcoming, default=None)
 
     async def _dispatch_question(self, calls: asyncio.TaskGroup) -> int | None:
         """Compare one entry at rest with the service, within the share of the rate that is for it."""
@@ -367,7 +331,9 @@ class Reporter:
         next_step = None if then is None else then.step
         changes = self._board.record(claim.association, outcome, now, self._chance(), next_step)
         if changes:
+            await self._outbox.show_holds(changes)
             for change in changes:
+                say_change(change, now.steady_ms)
                 overtaken = (change.hold.scope, claim.association)
                 if overtaken in self._overtaken and not isinstance(change, Opening):
                     self._overtaken.discard(overtaken)
@@ -375,9 +341,6 @@ class Reporter:
                 if isinstance(change, Opening) and change.hold.subject == EVERYTHING:
                     self._rate = self._rate.ramped(now.steady_ms)
             self.wake()
-            await self._outbox.show_holds(changes)
-            for change in changes:
-                say_change(change, now.steady_ms)
         if isinstance(outcome, Withheld) and outcome.scope is Scope.CREDENTIALS:
             await self._service.reload_credentials()
         return changes

@@ -5,6 +5,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ async def test_a_report_arrives_whole_and_signed() -> None:
         assert not request.signed_by("ASIAFIRST", "another", TOKEN)
         assert request.headers["user-agent"].startswith(f"ssm-status-reporter/{__version__} ")
         assert request.json["AssociationStatus"]["Date"] == 1794999999.355
+
+
+@pytest.mark.parametrize("token", ["", " padded\tand  spaced ", "{date}{token}", "%s\\1", sha256(b"").hexdigest()])
+async def test_any_token_is_signed_as_the_sdk_signs_it(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """What is signed is formed once: nothing in a token is taken for a part of that form."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    async with service(described()) as ssm, SsmClient(settings(ssm.url), SetClock()) as client:
+        await client.update(NODE, REPORT)
+        await client.describe(NODE)
+        assert [request.signed_by("AKIAOTHER", SECRET, token) for request in ssm.requests] == [True, True]
 
 
 async def test_a_question_is_answered_by_what_the_service_holds() -> None:

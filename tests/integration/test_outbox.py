@@ -9,7 +9,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -226,81 +225,6 @@ async def test_a_defect_in_an_operation_reaches_its_caller_and_changes_nothing(p
         found = await committer.submit(contents)
         assert Count.REFUSED not in found.counters
         assert set(found.entries) == {WEB}
-
-
-# What stands by.
-
-
-async def test_a_claim_that_stands_by_is_made_in_the_commit_that_brings_the_news(path: Path) -> None:
-    """News goes out without a second commit, and the reporter is not told of it besides."""
-    async with outbox(path) as (committer, running):
-        told: list[str] = []
-        running.on_news = lambda: told.append("news")
-        standing = running.stand_by(2)
-        before = committer.progress
-        await running.observe(documents(0, 3))
-        taken = await running.stand_down(standing)
-        assert committer.progress == before + 1
-        assert taken is not None
-        assert [claim.association.document for claim in taken.claims] == ["Document-0", "Document-1"]
-        assert told == []
-        await running.observe(documents(3, 1))
-        assert told == ["news"], "nothing stands by any more"
-
-
-async def test_what_brings_no_news_leaves_what_stands_by_alone(path: Path) -> None:
-    """Reading for the status line, and counting, do not wake the reporter; an idle daemon stays idle."""
-    async with outbox(path) as (_, running):
-        standing = running.stand_by(2)
-        running.count_refused(1)
-        await running.totals()
-        assert not standing.done()
-        assert await running.stand_down(standing) is None
-        await running.observe(documents(0, 1))
-        assert not standing.done(), "it stood down"
-        (claim,) = (await running.claim(2, frozenset(), ())).claims
-        assert claim.association.document == "Document-0"
-
-
-async def test_what_stands_down_while_its_commit_is_under_way_has_its_result(path: Path) -> None:
-    """A claim that is being committed is not left to nobody."""
-    async with outbox(path) as (committer, running):
-        under_way, go_on = threading.Event(), threading.Event()
-
-        def slow(_: Tables) -> None:
-            under_way.set()
-            assert go_on.wait(SECONDS_MAX)
-
-        await running.observe(documents(0, 1))
-        standing = running.stand_by(2)
-        committing = committer.submit(slow)
-        await asyncio.to_thread(under_way.wait, SECONDS_MAX)
-        standing_down = asyncio.create_task(running.stand_down(standing))
-        await asyncio.sleep(0)
-        assert not standing_down.done()
-        go_on.set()
-        await committing
-        taken = await standing_down
-        assert taken is not None
-        assert len(taken.claims) == 1
-
-
-async def test_a_commit_that_is_tried_again_takes_what_stands_by_once(path: Path) -> None:
-    """A failing disk neither loses the claim nor makes it twice."""
-    async with outbox(path) as (committer, running):
-        errors = [sqlite3.OperationalError("disk I/O error")]
-
-        def failing(_: Tables) -> None:
-            if errors:
-                raise errors.pop()
-
-        await running.observe(documents(0, 1))
-        standing = running.stand_by(2)
-        await committer.submit(failing)
-        taken = await running.stand_down(standing)
-        assert taken is not None
-        assert len(taken.claims) == 1
-        assert not (await running.claim(2, frozenset(), ())).claims
 
 
 _CHILD = """

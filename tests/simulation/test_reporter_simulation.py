@@ -17,6 +17,7 @@ from domain_support import (
     SECOND,
     START_MS,
     ManualClock,
+    SwiftCommitter,
     quietly,
     report,
 )
@@ -326,6 +327,38 @@ async def test_an_invalid_node_is_held_alone(path: Path, *, answers_questions: b
         await sim.run_for(10 * MINUTE)
         assert delivered(sim, DOCUMENTS, "Failed")
         assert list(sim.reporter.holds) == []
+
+
+async def test_a_node_that_opens_leaves_nothing_held_back(path: Path) -> None:
+    """However soon the outbox's thread is: what was kept back while the node was shut goes out when it opens."""
+    async with simulation(path, committing=SwiftCommitter) as sim:
+        sim.service.script = lambda call: Withheld(Scope.NODE, PROBLEM) if call.at_ms < HOUR else None
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_until(2 * HOUR)
+        assert delivered(sim, DOCUMENTS, "Failed")
+
+
+@pytest.mark.parametrize("scope", [Scope.NODE, Scope.CREDENTIALS, Scope.CLOCK, Scope.PERMISSION])
+async def test_what_shut_a_scope_goes_out_again_as_a_probe_only(path: Path, scope: Scope) -> None:
+    """However soon the outbox's thread is: the report that is due again at once waits for its hold (rule 10)."""
+    async with simulation(path, committing=SwiftCommitter) as sim:
+        sim.service.script = lambda _: Withheld(scope, PROBLEM)
+        await sim.observe("Failed", SICK)
+        await sim.run_until(2 * LATENCY_MS)
+        (hold,) = sim.reporter.holds
+        assert hold.next_probe_ms > START_MS + 2 * LATENCY_MS
+        assert len(sim.service.calls) == 1
+
+
+async def test_a_result_that_is_no_news_leaves_the_reporter_at_rest(path: Path) -> None:
+    """It costs no turn of the reporter's, although questions are asked at times."""
+    async with simulation(path, plan=Reconciliation(6 * HOUR, on_start=False)) as sim:
+        await sim.observe("Success", SICK)
+        await sim.run_for(MINUTE)
+        turns = sim.reporter.progress
+        await sim.observe("Success", SICK)
+        await sim.rest()
+        assert sim.reporter.progress == turns
 
 
 async def test_shut_nodes_with_nothing_to_report_do_not_keep_another_from_its_probe(path: Path) -> None:

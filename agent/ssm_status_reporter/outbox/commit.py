@@ -3,7 +3,6 @@
 Rules:
   * An operation is a function of the `Tables`; all operations of a batch share one transaction and one fsync.
     Nobody learns the result of an operation before its batch is committed.
-  * An operation may stand by: it is done at the end of the next batch that is fsynced, and costs no commit of its own.
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
@@ -64,9 +63,6 @@ class Committer:
         self._timestamp = timestamp
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job[Any]] = deque()
-        self._standing: _Job[Any] | None = None
-        self.has_standing = False
-        """Whether the batch in hand ends with an operation that stood by; for the operations before it."""
         self._wake = threading.Condition()
         self._closing = False
         self._durability = Durability.POWER_LOSS
@@ -101,24 +97,9 @@ class Committer:
             self._wake.notify()
         return job.future
 
-    def stand_by(self, operation: Operation[T]) -> "asyncio.Future[T]":
-        """The operation's result, once another brought it a commit. It may come late, or never: see `stand_down`."""
-        job = _Job(operation, Durability.PROCESS_DEATH, self._loop.create_future())
-        with self._wake:
-            self._standing = job
-        return job.future
-
-    async def stand_down(self, standing: "asyncio.Future[T]") -> T | None:
-        """The result of the operation that stood by; None: it was not done, and will not be."""
-        with self._wake:
-            if self._standing is not None and self._standing.future is standing:
-                self._standing = None
-                return None
-        return await standing
-
     @property
     def waiting(self) -> int:
-        """Operations not yet committed, those being committed included. What stands by waits for nothing."""
+        """Operations not yet committed, those being committed included."""
         return len(self._jobs) + self._in_hand
 
     async def close(self) -> None:
@@ -168,12 +149,7 @@ class Committer:
             time.sleep(gather_seconds)
         with self._wake:
             self._in_hand = min(len(self._jobs), OUTBOX_BATCH_MAX)
-            batch = [self._jobs.popleft() for _ in range(self._in_hand)]
-            standing, self.has_standing = self._standing, False
-            if standing is not None and any(job.durability is Durability.POWER_LOSS for job in batch):
-                self._standing, self.has_standing = None, True
-                batch.append(standing)
-            return batch
+            return [self._jobs.popleft() for _ in range(self._in_hand)]
 
     def _commit_until_done(self, batch: list[_Job[Any]]) -> bool:
         """Whether the batch was committed; False only when closing while the machine lets nothing through."""
@@ -236,7 +212,7 @@ class Committer:
             self._deliver(self.on_adopted)
         if durable:
             self._committed_at = time.monotonic()
-            self._crowded = len(batch) - self.has_standing > 1
+            self._crowded = len(batch) > 1
 
     def _set_durability(self, durability: Durability) -> None:
         if durability is not self._durability:

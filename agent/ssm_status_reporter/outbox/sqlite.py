@@ -9,7 +9,6 @@ Rules (numbers as in ARCHITECTURE.md):
 A claim need not survive a power loss: what is pending at start is taken as possibly sent anyhow.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,13 +66,6 @@ class Settlement:
         return self.after.then
 
 
-@dataclass(frozen=True, slots=True)
-class _Observation:
-    findings: Sequence[Finding]
-    is_for_the_reporter: bool
-    """Whether there is news that no claim stood by for."""
-
-
 class SqliteOutbox:
     """The daemon's outbox. All methods belong to the event loop; the work is done by the committer's thread."""
 
@@ -90,7 +82,7 @@ class SqliteOutbox:
         self._clock = clock
         self._chance = chance
         self.on_news: Callable[[], None] = _nobody
-        """Called when something may be due that no claim stood by for."""
+        """Called when something may be due."""
         self.policy = policy
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
@@ -115,17 +107,17 @@ class SqliteOutbox:
 
     async def observe_kept(self, sighted: Sequence[tuple[Result, Sighting]]) -> None:
         """As `observe`, with the sightings in the same commit."""
-        observation = await self._committer.submit(lambda tables: self._observe_kept(tables, sighted))
-        self._found([result for result, _ in sighted], observation)
+        findings = await self._committer.submit(lambda tables: self._observe_kept(tables, sighted))
+        self._found([result for result, _ in sighted], findings)
 
     async def forget(self, names: Collection[bytes]) -> None:
         """Files that are gone."""
         await self._committer.submit(lambda tables: _forget(tables, names), Durability.PROCESS_DEATH)
 
-    def _found(self, results: Sequence[Result], observation: _Observation) -> None:
-        if observation.is_for_the_reporter:
+    def _found(self, results: Sequence[Result], findings: Sequence[Finding]) -> None:
+        if Finding.NEWS in findings:
             self.on_news()
-        for result, finding in zip(results, observation.findings, strict=True):
+        for result, finding in zip(results, findings, strict=True):
             log.debug(
                 "received",
                 document=result.association.document,
@@ -135,12 +127,12 @@ class SqliteOutbox:
                 finding=finding.value,
             )
 
-    def _observe_kept(self, tables: Tables, sighted: Sequence[tuple[Result, Sighting]]) -> _Observation:
+    def _observe_kept(self, tables: Tables, sighted: Sequence[tuple[Result, Sighting]]) -> list[Finding]:
         for _, sighting in sighted:
             tables.put_sighting(sighting)
         return self._observe(tables, [result for result, _ in sighted])
 
-    def _observe(self, tables: Tables, results: Sequence[Result]) -> _Observation:
+    def _observe(self, tables: Tables, results: Sequence[Result]) -> list[Finding]:
         now = self._clock.now()
         findings = []
         for result in results:
@@ -150,7 +142,7 @@ class SqliteOutbox:
                 tables.store(after.entry, self._next_reconcile_ms(now.steady_ms))
             tables.count(after.counts)
             findings.append(after.finding)
-        return _Observation(findings, Finding.NEWS in findings and not self._committer.has_standing)
+        return findings
 
     # The reporter takes out and settles.
 
@@ -159,17 +151,6 @@ class SqliteOutbox:
         return await self._committer.submit(
             lambda tables: self._claim(tables, slots, shut_nodes, probed_nodes), Durability.PROCESS_DEATH
         )
-
-    def stand_by(self, slots: int) -> asyncio.Future[Claims]:
-        """As `claim`, together with the next news or settlement: what is due then is taken in the same commit.
-
-        Of every node: only while none is shut.
-        """
-        return self._committer.stand_by(lambda tables: self._claim(tables, slots, frozenset(), ()))
-
-    async def stand_down(self, standing: asyncio.Future[Claims]) -> Claims | None:
-        """What was taken of what was stood by for; None: nothing was, and nothing will be."""
-        return await self._committer.stand_down(standing)
 
     async def claim_probe(self) -> Claims:
         """Take one due report, the one that was the probe longest ago; a question while no report is due."""

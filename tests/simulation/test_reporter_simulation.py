@@ -377,6 +377,21 @@ async def test_shut_nodes_with_nothing_to_report_do_not_keep_another_from_its_pr
         assert delivered(sim, nodes[-1:], "Failed")
 
 
+async def test_a_denied_report_that_another_writer_made_needless_leaves_no_hold(path: Path) -> None:
+    """The service holds that status by now: no update follows that could end the hold, and none is needed."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda call: Withheld(Scope.PERMISSION, PROBLEM) if call.is_update else None
+        await sim.observe("Failed", SICK)
+        await sim.run_for(SECOND)
+        assert [hold.scope for hold in sim.reporter.holds] == [Scope.PERMISSION]
+        sent = sim.service.updates[-1].report
+        assert sent is not None
+        sim.service.holds[SICK] = sent
+        await sim.run_for(HOUR)
+        assert (await sim.entry(SICK)).state is State.ACKNOWLEDGED
+        assert list(sim.reporter.holds) == []
+
+
 async def test_a_denied_document_is_held_first_and_everything_after_several(path: Path) -> None:
     """One denied document delays nobody; when several are denied in a row, all wait for one probe (rule 10)."""
     async with simulation(path) as sim:

@@ -210,8 +210,9 @@ _OPENED = {
     "delivered": {"credentials", "clock", "endpoint", "own permission", "permission", "node"},
     "unchanged": {"credentials", "clock", "endpoint", "own permission", "permission", "node"},
     "busy": {"credentials", "clock", "endpoint", "own permission", "permission", "node"},
-    "held": {"credentials", "clock", "endpoint", "node"},
-    "held nothing": {"credentials", "clock", "endpoint", "node"},
+    "held": {"credentials", "clock", "endpoint", "own permission", "node"},
+    "held nothing": {"credentials", "clock", "endpoint", "own permission", "node"},
+    "held, and an update follows": {"credentials", "clock", "endpoint"},
     "not to be had": {"credentials", "clock", "endpoint"},
     "node": {"credentials", "clock", "endpoint", "own permission", "permission"},
     "unserved": {"credentials", "clock", "endpoint", "own permission"},
@@ -230,6 +231,7 @@ _OUTCOMES: dict[str, Outcome | Answer] = {
     "unchanged": Unchanged("id"),
     "held": Held(report()),
     "held nothing": HeldNothing(),
+    "held, and an update follows": Held(report()),
     "not to be had": NotToBeHad(PROBLEM),
     "no credentials": Withheld(Scope.CREDENTIALS, NO_REQUEST),
 }
@@ -248,7 +250,8 @@ def test_an_answer_opens_every_scope_that_it_shows_to_be_in_order(name: str) -> 
     """A probe that fails for its own sake does not keep shut what it has proven to work."""
     noted = HoldBoard(BACKOFF)
     noted._holds = {key: Hold(*key, PROBLEM, START_MS, 1, START_MS) for key in _HOLDS.values()}
-    changes = noted.record(WEB, _OUTCOMES[name], at(), 0.5)
+    next_step = Step.SEND if "follows" in name else None
+    changes = noted.record(WEB, _OUTCOMES[name], at(), 0.5, next_step)
     opened = {(change.hold.scope, change.hold.subject) for change in changes if isinstance(change, Opening)}
     assert opened == {_HOLDS[each] for each in _OPENED[name]}
 

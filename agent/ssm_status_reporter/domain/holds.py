@@ -275,8 +275,9 @@ def _proven_by(association: Association, outcome: Outcome | Answer, next_step: S
         case Delivered() | Unchanged() | Busy():
             proven = (*permitted, *node)
         case Held() | HeldNothing():
-            # DescribeAssociation has a permission of its own: its success says nothing of the update's.
-            proven = trusted if next_step is Step.SEND else (*trusted, *node)
+            # DescribeAssociation has a permission of its own: its success says nothing of the update's. But without
+            # an update to follow nothing of the association waits for a permission.
+            proven = trusted if next_step is Step.SEND else (*trusted, *own, *node)
         case Withheld(Scope.NODE):
             proven = permitted
         case Unserved():

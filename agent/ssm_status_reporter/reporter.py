@@ -264,24 +264,29 @@ class Reporter:
 
     async def _ask(self, claim: Claim) -> Settlement:
         answer = await self._service.describe(claim.association)
-        if isinstance(answer, Held | HeldNothing):
-            self._denied_said = False
-            settlement = await self._outbox.answer(claim, answer)
-            changes = await self._take_note(claim, answer, settlement.then)
-        else:
-            changes = await self._take_note(claim, answer)
-            if isinstance(answer, NotToBeHad) and not self._denied_said:  # once, not once an association
-                self._denied_said = True
-                say_not_to_be_had(claim, answer.problem)
-            # A service that has trouble is counted even behind a hold: where only the question fails, the call must
-            # get its turn.
-            if not isinstance(answer, NotToBeHad | Unavailable):
+        match answer:
+            case Held() | HeldNothing() | NotToBeHad() | Unavailable():
+                # A service that has trouble is counted even behind a hold: where only the question fails, the call
+                # must get its turn.
+                settlement = await self._outbox.answer(claim, answer)
+                changes = await self._take_note(claim, answer, settlement.then)
+            case _:
+                changes = await self._take_note(claim, answer)
                 answer = self._board.for_the_report(claim.association, answer)
-            settlement = await self._outbox.answer(claim, answer)
+                settlement = await self._outbox.answer(claim, answer)
+        self._say_denied_once(claim, answer)
         now_ms = self._clock.now().steady_ms
         say_answer(claim, answer, settlement, now_ms)
         self._announce(claim, answer, settlement, changes)
         return settlement
+
+    def _say_denied_once(self, claim: Claim, answer: Answer) -> None:
+        """Once, not once an association."""
+        if isinstance(answer, Held | HeldNothing):
+            self._denied_said = False
+        elif isinstance(answer, NotToBeHad) and not self._denied_said:
+            self._denied_said = True
+            say_not_to_be_had(claim, answer.problem)
 
     async def _send(self, claim: Claim) -> Settlement:
         outcome = await self._service.update(claim.association, claim.report)

@@ -10,8 +10,9 @@ Rules:
   * The endpoint is shut after several failures in a row. Failures that may be one association's own count
     only when several associations share them; failing to connect is nobody's own.
   * Any answer that shows a scope to be in order opens it (`_proven_by`), not success alone: a probe that fails
-    for its own sake does not keep the scope shut. But of a node, what a question is answered is overtaken by what the
-    update after it is: it would open the node before each probe, and the backoff begin anew.
+    for its own sake does not keep the scope shut. But a question with an update to follow at once shows nothing: a
+    service that answers questions and refuses updates would open the scope before each probe, and the backoff would
+    begin anew.
   * A failure within a shut scope moves the next probe out; a failure of a call that was already in flight when
     the scope was shut does not.
 
@@ -184,7 +185,9 @@ class HoldBoard:
         """Take note of an answer, and of the call that follows it at once; returns what it shut or opened."""
         if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._known_denied):
             return ()
-        proven = (*_proven_by(association, outcome, next_step), *self._proven_by_a_call(outcome))
+        proven = (*_proven_by(association, outcome), *self._proven_by_a_call(outcome))
+        if next_step is Step.SEND:
+            proven = ()
         openings = tuple(Opening(self._holds.pop(key)) for key in proven if key in self._holds)
         self._extend_streaks(association, outcome)
         blamed = self._blame(association, outcome)
@@ -263,7 +266,7 @@ class HoldBoard:
                 return None
 
 
-def _proven_by(association: Association, outcome: Outcome | Answer, next_step: Step | None) -> tuple[_Key, ...]:
+def _proven_by(association: Association, outcome: Outcome | Answer) -> tuple[_Key, ...]:
     """The scopes this answer shows to be in order."""
     reached: tuple[_Key, ...] = ((Scope.ENDPOINT, EVERYTHING),)
     trusted: tuple[_Key, ...] = (*reached, (Scope.CREDENTIALS, EVERYTHING), (Scope.CLOCK, EVERYTHING))
@@ -275,9 +278,9 @@ def _proven_by(association: Association, outcome: Outcome | Answer, next_step: S
         case Delivered() | Unchanged() | Busy():
             proven = (*permitted, *node)
         case Held() | HeldNothing():
-            # DescribeAssociation has a permission of its own: its success says nothing of the update's. But without
-            # an update to follow nothing of the association waits for a permission.
-            proven = trusted if next_step is Step.SEND else (*trusted, *own, *node)
+            # DescribeAssociation has a permission of its own: its success says nothing of the update's. But no update
+            # follows: nothing of the association waits for a permission.
+            proven = (*trusted, *own, *node)
         case Withheld(Scope.NODE):
             proven = permitted
         case Unserved():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from domain_support import (
+    FAILURES,
     HOUR,
     MINUTE,
     NO_REQUEST,
@@ -27,6 +28,7 @@ from ssm_status_reporter.domain.entry import Count, State, Via
 from ssm_status_reporter.domain.holds import EVERYTHING
 from ssm_status_reporter.domain.outcome import (
     Effect,
+    Failure,
     NotToBeHad,
     Outcome,
     Refused,
@@ -116,6 +118,26 @@ async def test_server_errors_on_one_document_do_not_hold_the_endpoint(path: Path
         await sim.observe("Failed", OTHERS[0])
         await sim.run_for(SECOND)
         assert delivered(sim, OTHERS[:1], "Failed")
+
+
+@pytest.mark.parametrize("answers_questions", [False, True])
+@pytest.mark.parametrize("name", sorted(FAILURES.keys() - {"refused", "busy"}))
+async def test_no_trouble_that_lasts_makes_a_hot_loop(path: Path, name: str, *, answers_questions: bool) -> None:
+    """An hour of the same answer, to updates alone or to all: the calls follow the backoff, and all of it heals."""
+    answer = FAILURES[name]
+
+    def failing(call: Call) -> Failure | None:
+        return answer if call.at_ms < HOUR and (call.is_update or not answers_questions) else None
+
+    async with simulation(path, policy=ASKING) as sim:
+        sim.service.script = failing
+        associations = [*DOCUMENTS[:3], *ELSEWHERE[:1]]
+        await sim.observe("Failed", *associations)
+        await sim.run_until(HOUR)
+        assert max(len(sim.service.calls_for(each)) for each in associations) <= 100
+        await sim.run_for(15 * MINUTE)
+        assert delivered(sim, associations, "Failed")
+        assert list(sim.reporter.holds) == []
 
 
 # How much at a time.

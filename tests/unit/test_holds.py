@@ -222,6 +222,7 @@ _OPENED = {
     "refused": {"endpoint"},
     "throttled": {"endpoint"},
     "no credentials": set(),
+    "unusable settings": set(),
     "unreachable": set(),
     "server error": set(),
 }
@@ -234,6 +235,7 @@ _OUTCOMES: dict[str, Outcome | Answer] = {
     "held, and an update follows": Held(report()),
     "not to be had": NotToBeHad(PROBLEM),
     "no credentials": Withheld(Scope.CREDENTIALS, NO_REQUEST),
+    "unusable settings": Withheld(Scope.ENDPOINT, NO_REQUEST),
 }
 _HOLDS: dict[str, tuple[Scope, Subject]] = {
     "credentials": (Scope.CREDENTIALS, EVERYTHING),

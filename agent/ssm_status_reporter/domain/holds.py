@@ -287,8 +287,8 @@ def _proven_by(association: Association, outcome: Outcome | Answer) -> tuple[_Ke
             proven = (*trusted, *own)
         case Withheld(Scope.PERMISSION) | NotToBeHad():
             proven = trusted
-        case Withheld(Scope.CREDENTIALS, Problem(request_id=None)):
-            proven = ()  # nothing was asked of the service: the credentials were missing here
+        case Withheld(Scope.CREDENTIALS, Problem(request_id=None)) | Withheld(Scope.ENDPOINT):
+            proven = ()  # nothing was asked of the service: the credentials were missing here, or no call can be made
         case Withheld() | Refused() | Throttled():
             proven = reached
         case Unreachable() | Unavailable():

@@ -154,7 +154,8 @@ class SpoolSession:
         if not self._retry_spots:
             self._retry_ms = SPOOL_RETRY_MS_MIN
             self._troubles_said.clear()
-        self._wake.set()
+        if self._queue or self._scan_due:
+            self._wake.set()
 
     async def _store(self, batch: list[Accepted]) -> None:
         plain = [accepted.result for accepted in batch if accepted.sighting is None]

@@ -18,6 +18,7 @@ from domain_support import (
     SECOND,
     START_MS,
     ManualClock,
+    SlowCommitter,
     SwiftCommitter,
     quietly,
     report,
@@ -370,6 +371,38 @@ async def test_what_shut_a_scope_goes_out_again_as_a_probe_only(path: Path, scop
         (hold,) = sim.reporter.holds
         assert hold.next_probe_ms > START_MS + 2 * LATENCY_MS
         assert len(sim.service.calls) == 1
+
+
+async def test_a_question_that_shut_the_endpoint_is_asked_again_as_a_probe_only(path: Path) -> None:
+    """However long its commit takes and however soon it is due again: it waits for the hold (rule 10)."""
+    async with simulation(path, policy=ASKING, committing=SlowCommitter) as sim:
+        sim.reporter._chance = lambda: 0.9
+        sim.outbox._chance = lambda: 0.0
+        latency_ms = dict(zip(DOCUMENTS[:3], (50, 60, 70), strict=True))
+        sim.service.latency_ms = lambda call: latency_ms[call.association]
+
+        def failing(_: Call) -> Unavailable:
+            sim.reporter.wake()
+            return Unavailable(PROBLEM, Effect.NONE)
+
+        sim.service.script = failing
+        await sim.observe("Failed", *DOCUMENTS[:3])
+        await sim.run_until(100)
+        (hold,) = sim.reporter.holds
+        assert hold.since_ms == START_MS + 70
+        assert len(sim.service.calls_for(DOCUMENTS[2])) == 1
+
+
+async def test_a_refused_question_does_not_open_the_endpoint_for_its_update(path: Path) -> None:
+    """An endpoint that answers questions and fails updates is one outage, whatever it answers to the questions."""
+    async with simulation(path, policy=ASKING, pace=PACE) as sim:
+        sim.service.script = lambda call: Unavailable(PROBLEM, Effect.NONE) if call.is_update else Refused(PROBLEM)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(5 * SECOND)
+        (hold,) = sim.reporter.holds
+        await sim.run_until(HOUR)
+        assert [each.since_ms for each in sim.reporter.holds] == [hold.since_ms]
+        assert len(sim.service.updates) <= 80
 
 
 async def test_a_result_that_is_no_news_leaves_the_reporter_at_rest(path: Path) -> None:

@@ -269,6 +269,14 @@ class SwiftCommitter(WatchedCommitter):
         return future
 
 
+class SlowCommitter(WatchedCommitter):
+    """A committer whose commits take so long that the event loop gets on meanwhile."""
+
+    def _commit(self, batch: list[Any]) -> None:
+        time.sleep(0.02)
+        super()._commit(batch)
+
+
 def outbox_at(
     path: Path,
     clock: Clock,

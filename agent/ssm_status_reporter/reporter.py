@@ -29,6 +29,7 @@ from ssm_status_reporter.domain.outcome import (
     HeldNothing,
     NotToBeHad,
     Outcome,
+    Refused,
     Scope,
     Throttled,
     Unavailable,
@@ -265,14 +266,16 @@ class Reporter:
     async def _ask(self, claim: Claim) -> Settlement:
         answer = await self._service.describe(claim.association)
         match answer:
-            case Held() | HeldNothing() | NotToBeHad() | Unavailable():
-                # A service that has trouble is counted even behind a hold: where only the question fails, the call
-                # must get its turn.
+            case Held() | HeldNothing() | NotToBeHad() | Refused():
                 settlement = await self._outbox.answer(claim, answer)
                 changes = await self._take_note(claim, answer, settlement.then)
             case _:
+                # Before its report can be due again: what it shuts is to hold back that report as well.
                 changes = await self._take_note(claim, answer)
-                answer = self._board.for_the_report(claim.association, answer)
+                if not isinstance(answer, Unavailable):
+                    # A server error is counted even behind a hold: where only the question fails, the call must get
+                    # its turn.
+                    answer = self._board.for_the_report(claim.association, answer)
                 settlement = await self._outbox.answer(claim, answer)
         self._say_denied_once(claim, answer)
         now_ms = self._clock.now().steady_ms

@@ -18,13 +18,14 @@ from domain_support import (
     SECOND,
     START_MS,
     ManualClock,
+    SlowCommitter,
     SwiftCommitter,
     quietly,
     report,
 )
 from simulation_support import FAST, LATENCY_MS, PACE, Call, Simulation, simulation
 from ssm_status_reporter.domain.association import Association
-from ssm_status_reporter.domain.entry import Count, State, Via
+from ssm_status_reporter.domain.entry import Count, Policy, State, Via
 from ssm_status_reporter.domain.holds import EVERYTHING
 from ssm_status_reporter.domain.outcome import (
     Effect,
@@ -370,6 +371,68 @@ async def test_what_shut_a_scope_goes_out_again_as_a_probe_only(path: Path, scop
         (hold,) = sim.reporter.holds
         assert hold.next_probe_ms > START_MS + 2 * LATENCY_MS
         assert len(sim.service.calls) == 1
+
+
+async def test_a_question_that_shut_the_endpoint_is_asked_again_as_a_probe_only(path: Path) -> None:
+    """However long its commit takes and however soon it is due again: it waits for the hold (rule 10)."""
+    async with simulation(path, policy=ASKING, committing=SlowCommitter) as sim:
+        sim.reporter._chance = lambda: 0.9
+        sim.outbox._chance = lambda: 0.0
+        latency_ms = dict(zip(DOCUMENTS[:3], (50, 60, 70), strict=True))
+        sim.service.latency_ms = lambda call: latency_ms[call.association]
+
+        def failing(_: Call) -> Unavailable:
+            sim.reporter.wake()
+            return Unavailable(PROBLEM, Effect.NONE)
+
+        sim.service.script = failing
+        await sim.observe("Failed", *DOCUMENTS[:3])
+        await sim.run_until(100)
+        (hold,) = sim.reporter.holds
+        assert hold.since_ms == START_MS + 70
+        assert len(sim.service.calls_for(DOCUMENTS[2])) == 1
+
+
+@pytest.mark.parametrize("scope", [Scope.NODE, Scope.CREDENTIALS, Scope.CLOCK, Scope.PERMISSION])
+async def test_a_hold_whose_last_report_is_refused_is_over(path: Path, scope: Scope) -> None:
+    """The question before the update was answered, and nothing waits any more: `status` shows no hold for ever."""
+    async with simulation(path, policy=ASKING) as sim:
+        sim.service.script = lambda call: (
+            Withheld(scope, PROBLEM) if call.at_ms < MINUTE else Refused(PROBLEM) if call.is_update else None
+        )
+        await sim.observe("Failed", SICK)
+        await sim.run_until(HOUR)
+        assert (await sim.entry(SICK)).state is State.DEAD
+        assert list(sim.reporter.holds) == []
+
+
+async def test_a_refused_question_does_not_open_the_endpoint_for_its_update(path: Path) -> None:
+    """An endpoint that answers questions and fails updates is one outage, whatever it answers to the questions."""
+    async with simulation(path, policy=ASKING, pace=PACE) as sim:
+        sim.service.script = lambda call: Unavailable(PROBLEM, Effect.NONE) if call.is_update else Refused(PROBLEM)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(5 * SECOND)
+        (hold,) = sim.reporter.holds
+        await sim.run_until(HOUR)
+        assert [each.since_ms for each in sim.reporter.holds] == [hold.since_ms]
+        assert len(sim.service.updates) <= 80
+
+
+@pytest.mark.parametrize("policy", [POLICY, ASKING])
+async def test_denied_documents_beside_an_invalid_node_make_no_hot_loop(path: Path, policy: Policy) -> None:
+    """What opens the permission for all does not leave it one denial from being shut again (rule 10)."""
+    async with simulation(path, policy=policy) as sim:
+        sim.service.script = lambda call: (
+            Withheld(Scope.NODE, PROBLEM)
+            if call.association.instance_id == OTHER_NODE
+            else Withheld(Scope.PERMISSION, PROBLEM)
+            if call.is_update
+            else None
+        )
+        associations = [*DOCUMENTS[:3], ELSEWHERE[0]]
+        await sim.observe("Failed", *associations)
+        await sim.run_until(HOUR)
+        assert max(len(sim.service.calls_for(each)) for each in associations) <= 100
 
 
 async def test_a_result_that_is_no_news_leaves_the_reporter_at_rest(path: Path) -> None:

@@ -100,6 +100,64 @@ def test_the_question_before_an_update_opens_nothing() -> None:
     assert [type(each) for each in noted.record(WEB, HeldNothing(), at(501), 0.5)] == [Opening]
 
 
+@pytest.mark.parametrize("update", [Refused(PROBLEM), Throttled(PROBLEM), ERROR])
+@pytest.mark.parametrize("first", [EXPIRED, SKEWED, INVALID])
+def test_what_the_question_showed_counts_when_the_update_fails_of_something_else(
+    first: Withheld, update: Outcome
+) -> None:
+    """The keys were good for the question: that the report is refused is no reason to show a hold for ever."""
+    noted = board((WEB, first))
+    assert noted.record(WEB, HeldNothing(), at(500), 0.5, Step.SEND) == ()
+    assert [type(each) for each in noted.record(WEB, update, at(500), 0.5)] == [Opening]
+    assert list(noted) == []
+
+
+def test_what_the_question_showed_is_no_evidence_against_the_update() -> None:
+    """An endpoint that answers questions and fails updates stays shut, and so does a permission that is denied."""
+    noted = board(*[(association, NO_CONNECTION) for association in (WEB, OTHER, THIRD)])
+    noted.record(WEB, HeldNothing(), at(500), 0.5, Step.SEND)
+    (change,) = noted.record(WEB, ERROR, at(500), 0.5)
+    assert isinstance(change, Remaining)
+    denied = board((WEB, DENIED))
+    denied.record(WEB, Held(report()), at(500), 0.5, Step.SEND)
+    assert denied.record(WEB, ERROR, at(500), 0.5) == ()
+
+
+def test_what_a_question_showed_counts_for_its_own_update_alone() -> None:
+    """A later call of the association has no question before it to speak for it."""
+    noted = board((OTHER, EXPIRED))
+    noted.record(WEB, HeldNothing(), at(500), 0.5, Step.SEND)
+    noted.record(OTHER, Delivered("id"), at(500), 0.5)
+    noted.record(WEB, Delivered("id"), at(500), 0.5)
+    noted.record(OTHER, EXPIRED, at(500), 0.5)
+    assert noted.record(WEB, Throttled(PROBLEM), at(2000), 0.5) == ()
+
+
+def test_a_question_tells_nothing_of_what_was_shut_after_it() -> None:
+    """The keys expired between the question and its update."""
+    noted = HoldBoard(BACKOFF)
+    noted.record(WEB, HeldNothing(), at(), 0.5, Step.SEND)
+    noted.record(OTHER, EXPIRED, at(1), 0.5)
+    assert noted.record(WEB, Throttled(PROBLEM), at(2), 0.5) == ()
+
+
+@pytest.mark.parametrize("permitted", [INVALID, Busy(PROBLEM)])
+def test_after_any_permitted_update_it_takes_several_denials_again(permitted: Outcome) -> None:
+    """What was denied before holds itself alone: else everything would open and shut again without end."""
+    noted = board(*[(Association(OTHER_NODE, f"Document-{number}"), DENIED) for number in range(3)])
+    assert is_shut(noted)
+    noted.record(WEB, permitted, at(1), 0.5)
+    noted.record(Association(OTHER_NODE, "Document-0"), DENIED, at(1000), 0.5)
+    assert not is_shut(noted)
+
+
+@pytest.mark.parametrize("answered", [Throttled(PROBLEM), Refused(PROBLEM)])
+def test_whatever_the_service_answers_keys_that_were_missing_are_there(answered: Outcome) -> None:
+    """The call was signed."""
+    noted = board((WEB, Withheld(Scope.CREDENTIALS, NO_REQUEST)))
+    assert [type(change) for change in noted.record(WEB, answered, at(500), 0.5)] == [Opening]
+
+
 @pytest.mark.parametrize("outcome", [EXPIRED, SKEWED])
 def test_credentials_and_clock_shut_everything_at_once(outcome: Withheld) -> None:
     """Expired credentials concern every report: none is tried in vain."""
@@ -219,7 +277,7 @@ _OPENED = {
     "permission": {"credentials", "clock", "endpoint"},
     "credentials": {"endpoint"},
     "clock": {"endpoint"},
-    "refused": {"endpoint"},
+    "refused": {"endpoint", "own permission"},
     "throttled": {"endpoint"},
     "no credentials": set(),
     "unusable settings": set(),

@@ -10,9 +10,9 @@ Rules:
   * The endpoint is shut after several failures in a row. Failures that may be one association's own count
     only when several associations share them; failing to connect is nobody's own.
   * Any answer that shows a scope to be in order opens it (`_proven_by`), not success alone: a probe that fails
-    for its own sake does not keep the scope shut. But a question with an update to follow at once shows nothing: a
+    for its own sake does not keep the scope shut. But a question with an update to follow at once opens nothing: a
     service that answers questions and refuses updates would open the scope before each probe, and the backoff would
-    begin anew.
+    begin anew. What it showed counts with the update's outcome, but for the scope that the update fails of.
   * A failure within a shut scope moves the next probe out; a failure of a call that was already in flight when
     the scope was shut does not.
 
@@ -148,6 +148,7 @@ class HoldBoard:
         self._failures_in_a_row = 0
         self._denied: set[Association] = set()
         self._known_denied: set[Association] = set()
+        self._asked: dict[Association, tuple[_Key, ...]] = {}
 
     def __iter__(self) -> Iterator[Hold]:
         return iter(self._holds.values())
@@ -183,14 +184,20 @@ class HoldBoard:
         next_step: Step | None = None,
     ) -> tuple[Change, ...]:
         """Take note of an answer, and of the call that follows it at once; returns what it shut or opened."""
+        asked = self._asked.pop(association, ())
         if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._known_denied):
             return ()
-        proven = (*_proven_by(association, outcome), *self._proven_by_a_call(outcome))
+        proven = (*asked, *_proven_by(association, outcome), *self._proven_by_a_call(outcome))
+        self._extend_streaks(association, outcome, proven)
         if next_step is Step.SEND:
-            proven = ()
-        openings = tuple(Opening(self._holds.pop(key)) for key in proven if key in self._holds)
-        self._extend_streaks(association, outcome)
+            # The question has a permission of its own: only the update tells of the update's.
+            shown = tuple(key for key in proven if key in self._holds and key[0] is not Scope.PERMISSION)
+            if shown:
+                self._asked[association] = shown
+            return ()
         blamed = self._blame(association, outcome)
+        shut = None if blamed is None else blamed[0]
+        openings = tuple(Opening(self._holds.pop(key)) for key in proven if key in self._holds and key != shut)
         if blamed is None:
             return openings
         key, problem = blamed
@@ -229,9 +236,12 @@ class HoldBoard:
         key = (Scope.CREDENTIALS, EVERYTHING)
         standing = self._holds.get(key)
         missing_here = standing is not None and standing.problem.request_id is None
-        return (key,) if missing_here and isinstance(outcome, Unreachable | Unavailable) else ()
+        went_out = not (isinstance(outcome, Withheld) and outcome.problem.request_id is None)
+        return (key,) if missing_here and went_out else ()
 
-    def _extend_streaks(self, association: Association, outcome: Outcome | Answer) -> None:
+    def _extend_streaks(
+        self, association: Association, outcome: Outcome | Answer, proven: tuple[_Key, ...]
+    ) -> None:
         if isinstance(outcome, Unreachable | Unavailable):
             self._failures_in_a_row += 1
             if len(self._failing) < ENDPOINT_ASSOCIATIONS_MIN:
@@ -244,7 +254,7 @@ class HoldBoard:
                 self._denied.add(association)
             if len(self._known_denied) < KNOWN_DENIED_MAX:
                 self._known_denied.add(association)
-        elif isinstance(outcome, Delivered | Unchanged):
+        elif (Scope.PERMISSION, EVERYTHING) in proven:
             self._denied.clear()
             self._known_denied.discard(association)
 
@@ -289,7 +299,10 @@ def _proven_by(association: Association, outcome: Outcome | Answer) -> tuple[_Ke
             proven = trusted
         case Withheld(Scope.CREDENTIALS, Problem(request_id=None)) | Withheld(Scope.ENDPOINT):
             proven = ()  # nothing was asked of the service: the credentials were missing here, or no call can be made
-        case Withheld() | Refused() | Throttled():
+        case Refused():
+            # The report is dead: nothing of the association waits for a permission.
+            proven = (*reached, *own)
+        case Withheld() | Throttled():
             proven = reached
         case Unreachable() | Unavailable():
             proven = ()

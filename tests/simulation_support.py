@@ -133,7 +133,7 @@ class Simulation:
         chance = random.Random(SEED).random  # noqa: S311 (jitter, which is to repeat)
         self.clock = clock
         self.service = ScriptedService(clock)
-        self._committer, self.outbox = outbox_at(path, clock, chance, policy, plan, committing)
+        self.committer, self.outbox = outbox_at(path, clock, chance, policy, plan, committing)
         self.reporter = Reporter(self.outbox, self.service, clock, chance, pace)
         self.outbox.on_news = self.reporter.wake
 
@@ -145,7 +145,7 @@ class Simulation:
 
     async def rest(self) -> None:
         """Let everything happen that needs no time."""
-        await self._committer.rest()
+        await self.committer.rest()
 
     async def run_until(self, at_ms: int) -> None:
         """Let time pass, until so long after the start."""
@@ -165,12 +165,12 @@ class Simulation:
 
     async def entry(self, association: Association) -> Entry:
         """What is known of it."""
-        found = await self._committer.submit(contents, Durability.PROCESS_DEATH)
+        found = await self.committer.submit(contents, Durability.PROCESS_DEATH)
         return found.entries[association]
 
     async def counter(self, name: str) -> int:
         """What was counted."""
-        found = await self._committer.submit(contents, Durability.PROCESS_DEATH)
+        found = await self.committer.submit(contents, Durability.PROCESS_DEATH)
         return found.counters.get(name, 0)
 
 

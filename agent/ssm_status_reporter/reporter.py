@@ -8,6 +8,9 @@ Rules (numbers as in ARCHITECTURE.md):
  12. A call takes a token of the rate, which gives way while the service throttles. Reconciliation takes its
      share of the rate and only the slots that no report needs.
 
+While no call is out and nothing is shut, a claim stands by in the outbox: news goes out without a commit of its own.
+With anything else to go by than that, the loop claims for itself; whatever wakes it withdraws the claim first.
+
 What came of each call is announced to the follower after its settlement.
 
 Nothing here decides about a report or a hold: the domain does. A failure of any task ends `run`.
@@ -15,6 +18,7 @@ Nothing here decides about a report or a hold: the domain does. A failure of any
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from ssm_status_reporter.domain.announcement import Follower, announced
 from ssm_status_reporter.domain.association import Association
@@ -46,6 +50,7 @@ from ssm_status_reporter.journal import (
     say_not_to_be_had,
     say_throttled,
 )
+from ssm_status_reporter.outbox.claims import Claims
 from ssm_status_reporter.outbox.sqlite import Settlement, SqliteOutbox
 from ssm_status_reporter.ports import Chance, Clock, StatusService
 
@@ -58,6 +63,9 @@ class Pace:
     rate_per_second: float
     burst: int
     backoff: Backoff
+
+
+_NOTHING: Final = Claims((), None)
 
 
 class Reporter:
@@ -83,7 +91,8 @@ class Reporter:
         self._rate = Rate.full(pace.rate_per_second, pace.burst, now_ms)
         self._questions = Rate.full(pace.rate_per_second * RECONCILE_RATE_SHARE, 1, now_ms)
         self._out: set[Claim] = set()
-        self._woken = asyncio.Event()
+        self._woken = False
+        self._bell = asyncio.Event()
         self._hurried: set[Association] = set()
         self._overtaken: set[tuple[Scope, Association]] = set()
         self._stopping = False
@@ -96,8 +105,10 @@ class Reporter:
         """Grows with each turn of the loop and each answer: a stuck reporter shows as no growth while it works."""
 
     def wake(self) -> None:
-        """Look again: something may be due."""
-        self._woken.set()
+        """Look again: something may be due, or may no more."""
+        self._outbox.withdraw()
+        self._woken = True
+        self._bell.set()
 
     def stop(self) -> None:
         """Take nothing new; `run` returns when the calls that are out are settled."""
@@ -134,7 +145,7 @@ class Reporter:
     @property
     def is_woken(self) -> bool:
         """Whether the loop was told to look and has not looked yet."""
-        return self._woken.is_set()
+        return self._woken
 
     @property
     def calls_out(self) -> int:
@@ -145,25 +156,45 @@ class Reporter:
         """Deliver until `stop`."""
         async with asyncio.TaskGroup() as calls:
             while not self._stopping:
-                self._woken.clear()
+                self._woken = False
                 self.turned.set()
                 self.progress += 1
-                await self._rest_until(await self._dispatch(calls))
+                await self._rest_until(calls, await self._dispatch(calls))
 
-    async def _rest_until(self, steady_ms: int | None) -> None:
-        """Sleep until woken, or until then."""
-        if self._woken.is_set():
-            return
-        if steady_ms is None:
-            await self._woken.wait()
-            return
-        woken = asyncio.ensure_future(self._woken.wait())
-        timer = asyncio.ensure_future(self._clock.sleep_until(steady_ms))
+    async def _rest_until(self, calls: asyncio.TaskGroup, steady_ms: int | None) -> None:
+        """Sleep until woken, or until then; what stood by takes meanwhile is started."""
+        timer = None if steady_ms is None else asyncio.ensure_future(self._clock.sleep_until(steady_ms))
+        if timer is not None:
+            timer.add_done_callback(self._ring)
         try:
-            await asyncio.wait({woken, timer}, return_when=asyncio.FIRST_COMPLETED)
+            while not self._woken and (timer is None or not timer.done()):
+                taken = await self._stand_by()
+                for claim in taken.claims:
+                    self._start(calls, claim)
+                if taken.next_due_ms is not None and (steady_ms is None or taken.next_due_ms < steady_ms):
+                    return
         finally:
-            woken.cancel()
-            timer.cancel()
+            if timer is not None:
+                timer.remove_done_callback(self._ring)
+                timer.cancel()
+
+    async def _stand_by(self) -> Claims:
+        """Wait for the bell. Returns what was taken in the commit that rang it, if nothing was in its way."""
+        self._bell.clear()
+        if self._out or self._board:
+            await self._bell.wait()
+            return _NOTHING
+        standing = self._outbox.stand_by(min(self._pace.concurrency, self._rate.available))
+        standing.add_done_callback(self._ring)
+        try:
+            await self._bell.wait()
+        finally:
+            standing.remove_done_callback(self._ring)
+            self._outbox.withdraw()
+        return _NOTHING if standing.cancelled() else await standing
+
+    def _ring(self, _: object) -> None:
+        self._bell.set()
 
     async def _dispatch(self, calls: asyncio.TaskGroup) -> int | None:
         """Start what may go out now; returns when to look again, steady, or None: when woken."""

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -209,6 +210,83 @@ async def test_a_commit_that_is_tried_again_counts_once(path: Path) -> None:
         running.count_refused(2)
         await running.totals()  # the commit that counts is over
         assert (await committer.submit(contents)).counters[Count.REFUSED] == 3
+
+
+# A claim that stands by.
+
+
+async def test_a_claim_that_stands_by_is_made_in_the_commit_that_brings_the_news(path: Path) -> None:
+    """News goes out without a second commit, and the reporter is not told of it besides."""
+    async with outbox(path) as (committer, running):
+        told: list[str] = []
+        running.on_news = lambda: told.append("news")
+        standing = running.stand_by(2)
+        before = committer.progress
+        await running.observe(documents(0, 3))
+        assert [claim.association.document for claim in (await standing).claims] == ["Document-0", "Document-1"]
+        assert committer.progress == before + 1
+        assert told == []
+        await running.observe(documents(3, 1))
+        assert told == ["news"], "nothing stands by any more"
+
+
+async def test_what_needs_no_fsync_leaves_the_claim_that_stands_by_alone(path: Path) -> None:
+    """Reading for the status line, and counting, do not wake the reporter: an idle daemon stays idle."""
+    async with outbox(path) as (_, running):
+        standing = running.stand_by(2)
+        running.count_refused(1)
+        await running.totals()
+        assert not standing.done()
+
+
+async def test_a_claim_that_was_withdrawn_takes_nothing(path: Path) -> None:
+    """What is news then is left to who claims it, and the reporter is told."""
+    async with outbox(path) as (_, running):
+        told: list[str] = []
+        running.on_news = lambda: told.append("news")
+        standing = running.stand_by(2)
+        running.withdraw()
+        await running.observe(documents(0, 1))
+        assert standing.cancelled()
+        assert told == ["news"]
+        (claim,) = (await running.claim(2, frozenset(), ())).claims
+        assert claim.association.document == "Document-0"
+
+
+async def test_a_claim_withdrawn_while_its_commit_is_under_way_is_made(path: Path) -> None:
+    """Nobody is left with a report that is claimed and that nobody works on."""
+    async with outbox(path) as (committer, running):
+        under_way, go_on = threading.Event(), threading.Event()
+
+        def slow(_: Tables) -> None:
+            under_way.set()
+            assert go_on.wait(SECONDS_MAX)
+
+        await running.observe(documents(0, 1))
+        standing = running.stand_by(2)
+        committing = committer.submit(slow)
+        await asyncio.to_thread(under_way.wait, SECONDS_MAX)
+        running.withdraw()
+        assert not standing.done()
+        go_on.set()
+        await committing
+        assert len((await standing).claims) == 1
+
+
+async def test_a_commit_that_is_tried_again_makes_the_claim_once(path: Path) -> None:
+    """A failing disk neither loses the claim nor makes it twice."""
+    async with outbox(path) as (committer, running):
+        errors = [sqlite3.OperationalError("disk I/O error")]
+
+        def failing(_: Tables) -> None:
+            if errors:
+                raise errors.pop()
+
+        await running.observe(documents(0, 1))
+        standing = running.stand_by(2)
+        await committer.submit(failing)
+        assert len((await standing).claims) == 1
+        assert not (await running.claim(2, frozenset(), ())).claims
 
 
 async def test_a_defect_in_an_operation_reaches_its_caller_and_changes_nothing(path: Path) -> None:

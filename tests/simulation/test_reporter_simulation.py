@@ -1,5 +1,7 @@
 """The reporter in virtual time: who waits for whom, how often what is called, and what a restart remembers."""
 
+import asyncio
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +22,22 @@ from domain_support import (
     ManualClock,
     SlowCommitter,
     SwiftCommitter,
+    contents,
+    outbox_at,
     quietly,
     report,
+    result,
 )
-from simulation_support import FAST, LATENCY_MS, PACE, Call, Simulation, simulation
+from simulation_support import (
+    FAST,
+    LATENCY_MS,
+    PACE,
+    STOP_SECONDS_MAX,
+    Call,
+    ScriptedService,
+    Simulation,
+    simulation,
+)
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, Policy, State, Via
 from ssm_status_reporter.domain.holds import EVERYTHING
@@ -42,8 +56,10 @@ from ssm_status_reporter.domain.outcome import (
 )
 from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison
+from ssm_status_reporter.outbox.database import Durability
 from ssm_status_reporter.outbox.letters import letters
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON
+from ssm_status_reporter.reporter import Reporter
 from values import replace
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -728,6 +744,159 @@ async def test_a_shut_node_is_asked_by_one_probe_at_a_time_and_compared_when_it_
         assert list(sim.reporter.holds) == []
         assert {call.association for call in sim.service.questions[before:]} == set(DOCUMENTS)
         assert sim.service.updates == []
+
+
+# The claim that stands by while nothing is out.
+
+
+async def test_news_of_an_idle_daemon_is_claimed_in_its_own_commit(path: Path) -> None:
+    """From the observation to the call there is one commit, and the reporter takes no turn."""
+    async with simulation(path) as sim:
+        await sim.observe("Success", SICK)
+        await sim.run_for(HOUR)
+        commits, turns = sim.committer.progress, sim.reporter.progress
+        sim.service.latency_ms = lambda _: SECOND
+        await sim.observe("Failed", SICK)
+        await sim.rest()
+        assert len(sim.service.calls_for(SICK)) == 2
+        assert (sim.committer.progress - commits, sim.reporter.progress - turns) == (1, 0)
+
+
+async def test_news_within_its_window_goes_out_at_its_end(path: Path) -> None:
+    """What the claim that stood by could not take yet is not forgotten."""
+    async with simulation(path, policy=replace(POLICY, window_ms=MINUTE)) as sim:
+        await sim.observe("Success", SICK)
+        await sim.run_for(SECOND)
+        await sim.observe("Failed", SICK)
+        await sim.run_until(HOUR)
+        assert [call.at_ms for call in sim.service.calls_for(SICK)] == [0, MINUTE]
+
+
+async def test_an_unchanged_result_costs_its_commit_and_nothing_else(path: Path) -> None:
+    """The claim that stood by found nothing, and stands by again."""
+    async with simulation(path) as sim:
+        await sim.observe("Success", SICK)
+        await sim.run_for(HOUR)
+        commits, turns = sim.committer.progress, sim.reporter.progress
+        for _ in range(3):
+            await sim.observe("Success", SICK)
+            await sim.rest()
+        assert (sim.committer.progress - commits, sim.reporter.progress - turns) == (3, 0)
+        await sim.observe("Failed", SICK)
+        await sim.rest()
+        assert (sim.committer.progress - commits, sim.reporter.progress - turns) == (4, 0)
+        assert len(sim.service.calls_for(SICK)) == 2
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+async def test_news_takes_no_more_than_the_rate_and_the_slots_allow(path: Path, tokens: int) -> None:
+    """The claim that stands by is bound as any other (rules 9 and 12)."""
+    async with simulation(path, pace=replace(FAST, rate_per_second=1, burst=tokens, concurrency=2)) as sim:
+        sim.service.latency_ms = lambda _: 10 * SECOND
+        await sim.rest()
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.rest()
+        assert sim.reporter.calls_out == min(tokens, 2)
+        await sim.run_until(HOUR)
+        assert delivered(sim, DOCUMENTS, "Failed")
+        assert sim.service.most_out == 2
+
+
+async def test_news_takes_only_the_slots_that_are_left(path: Path) -> None:
+    """Nothing stands by while a call is out (rule 9)."""
+    async with simulation(path, pace=replace(FAST, concurrency=2)) as sim:
+        sim.service.latency_ms = lambda _: 10 * SECOND
+        await sim.observe("Failed", SICK)
+        await sim.rest()
+        await sim.observe("Failed", *OTHERS)
+        await sim.run_until(HOUR)
+        assert delivered(sim, DOCUMENTS, "Failed")
+        assert sim.service.most_out == 2
+
+
+@pytest.mark.parametrize("scope", [Scope.NODE, Scope.CREDENTIALS, Scope.CLOCK])
+async def test_news_waits_behind_a_hold_like_everything_else(path: Path, scope: Scope) -> None:
+    """Nothing stands by while something is shut (rule 10)."""
+    async with simulation(path) as sim:
+        sim.service.script = lambda _: Withheld(scope, PROBLEM)
+        await sim.observe("Failed", SICK)
+        await sim.run_until(2 * LATENCY_MS)
+        assert len(sim.service.calls) == 1
+        await sim.observe("Failed", *OTHERS)
+        await sim.rest()
+        assert len(sim.service.calls) == 1
+
+
+async def test_news_that_comes_with_a_throttled_answer_waits_for_the_rate(path: Path) -> None:
+    """Nothing stands by while a call is out: its outcome may take tokens back (rule 12)."""
+    async with simulation(path, pace=PACE) as sim:
+        under_way = threading.Event()
+        news: list[asyncio.Task[None]] = []
+
+        async def come() -> None:
+            observing = asyncio.ensure_future(sim.observe("Failed", OTHERS[0]))
+            await asyncio.sleep(0)
+            under_way.set()
+            await observing
+
+        def throttled(call: Call) -> Outcome | None:
+            if call.association != SICK or news:
+                return None
+            # Nothing is committed until both the settlement and the news are there: they share a commit.
+            sim.committer.submit(lambda _: under_way.wait(STOP_SECONDS_MAX), Durability.PROCESS_DEATH)
+            news.append(asyncio.ensure_future(come()))
+            return Throttled(PROBLEM, MINUTE)
+
+        sim.service.script = throttled
+        await sim.observe("Failed", SICK)
+        await sim.run_until(10 * SECOND)
+        (call,) = sim.service.calls_for(OTHERS[0])
+        assert call.at_ms > LATENCY_MS
+
+
+async def test_news_that_comes_with_a_reload_goes_out_by_the_new_pace(path: Path) -> None:
+    """What wakes the loop withdraws the claim before it changes what it would go by."""
+    async with simulation(path, committing=SwiftCommitter) as sim:
+        await sim.rest()
+        sim.reporter.repace(replace(FAST, concurrency=1))
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_until(10 * SECOND)
+        assert delivered(sim, DOCUMENTS, "Failed")
+        assert sim.service.most_out == 1
+
+
+async def test_news_that_comes_with_a_stop_stays(path: Path) -> None:
+    """It is delivered after the next start."""
+    async with simulation(path, committing=SwiftCommitter) as sim:
+        await sim.rest()
+        sim.reporter.stop()
+        await sim.observe("Failed", SICK)
+    assert sim.service.calls == []
+
+
+async def test_news_whose_claim_was_under_way_at_the_stop_is_delivered(path: Path) -> None:
+    """Nobody is left with a report that is claimed and that nobody works on."""
+    async with simulation(path, committing=SwiftCommitter) as sim:
+        await sim.rest()
+        observing = asyncio.ensure_future(sim.observe("Failed", SICK))
+        await asyncio.sleep(0)
+        sim.reporter.stop()
+        await observing
+    assert [call.association for call in sim.service.calls] == [SICK]
+
+
+async def test_a_reporter_that_was_cancelled_takes_nothing_more(path: Path) -> None:
+    """What is committed after a stop that took too long is no claim that nobody works on."""
+    clock = ManualClock()
+    committer, outbox = outbox_at(path, clock, lambda: 0.5)
+    running = asyncio.create_task(Reporter(outbox, ScriptedService(clock), clock, lambda: 0.5, FAST).run())
+    await committer.rest()
+    running.cancel()
+    await asyncio.wait({running})
+    await outbox.observe([result("Failed", association=SICK)])
+    found = await committer.submit(contents)
+    assert found.entries[SICK].state is State.PENDING
+    await outbox.close()
 
 
 # Stopping.

@@ -153,6 +153,9 @@ class HoldBoard:
     def __iter__(self) -> Iterator[Hold]:
         return iter(self._holds.values())
 
+    def __len__(self) -> int:
+        return len(self._holds)
+
     def admission(self, now: Now) -> Admission:
         """Whether calls may go out, as far as everything is concerned."""
         shut_until = [hold.next_probe_ms for hold in self if hold.subject == EVERYTHING]

@@ -3,6 +3,7 @@
 Rules:
   * An operation is a function of the `Tables`; all operations of a batch share one transaction and one fsync.
     Nobody learns the result of an operation before its batch is committed.
+  * One operation may stand by: it is done last in the next batch that is fsynced, and costs no commit of its own.
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
@@ -63,6 +64,9 @@ class Committer:
         self._timestamp = timestamp
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job[Any]] = deque()
+        self._standing: _Job[Any] | None = None
+        self.ends_standing = False
+        """Whether the batch in hand ends with what stood by; for the operations before it."""
         self._wake = threading.Condition()
         self._closing = False
         self._durability = Durability.POWER_LOSS
@@ -97,9 +101,23 @@ class Committer:
             self._wake.notify()
         return job.future
 
+    def stand_by(self, operation: Operation[T]) -> "asyncio.Future[T]":
+        """The operation's result, once another one brought it a commit; cancelled when it is withdrawn before that."""
+        job = _Job(operation, Durability.PROCESS_DEATH, self._loop.create_future())
+        with self._wake:
+            self._standing = job
+        return job.future
+
+    def withdraw(self) -> None:
+        """What stands by is not done, unless its batch is in hand already."""
+        with self._wake:
+            standing, self._standing = self._standing, None
+        if standing is not None:
+            standing.future.cancel()
+
     @property
     def waiting(self) -> int:
-        """Operations not yet committed, those being committed included."""
+        """Operations not yet committed, those being committed included. What stands by waits for nothing."""
         return len(self._jobs) + self._in_hand
 
     async def close(self) -> None:
@@ -129,7 +147,7 @@ class Committer:
 
     @staticmethod
     def _succeed(batch: list[_Job[Any]]) -> None:
-        for job in batch:
+        for job in reversed(batch):  # what stood by first: it is in a hurry
             if not job.future.done():
                 job.future.set_result(job.result)
 
@@ -149,7 +167,12 @@ class Committer:
             time.sleep(gather_seconds)
         with self._wake:
             self._in_hand = min(len(self._jobs), OUTBOX_BATCH_MAX)
-            return [self._jobs.popleft() for _ in range(self._in_hand)]
+            batch = [self._jobs.popleft() for _ in range(self._in_hand)]
+            self.ends_standing = self._standing is not None and _is_durable(batch)
+            if self._standing is not None and self.ends_standing:
+                batch.append(self._standing)
+                self._standing = None
+            return batch
 
     def _commit_until_done(self, batch: list[_Job[Any]]) -> bool:
         """Whether the batch was committed; False only when closing while the machine lets nothing through."""
@@ -198,7 +221,7 @@ class Committer:
         return True
 
     def _commit(self, batch: list[_Job[Any]]) -> None:
-        durable = any(job.durability is Durability.POWER_LOSS for job in batch)
+        durable = _is_durable(batch)
         self._set_durability(Durability.POWER_LOSS if durable else Durability.PROCESS_DEATH)
         self._connection.execute("BEGIN IMMEDIATE")
         if not self._is_adopted:
@@ -212,7 +235,7 @@ class Committer:
             self._deliver(self.on_adopted)
         if durable:
             self._committed_at = time.monotonic()
-            self._crowded = len(batch) > 1
+            self._crowded = self._in_hand > 1
 
     def _set_durability(self, durability: Durability) -> None:
         if durability is not self._durability:
@@ -295,6 +318,10 @@ class Committer:
             error=str(error),
             hint="what was pending in it is lost to this daemon until the runners report again; check the disk",
         )
+
+
+def _is_durable(batch: list[_Job[Any]]) -> bool:
+    return any(job.durability is Durability.POWER_LOSS for job in batch)
 
 
 def _nothing(_: Tables) -> None:

@@ -9,6 +9,7 @@ Rules (numbers as in ARCHITECTURE.md):
 A claim need not survive a power loss: what is pending at start is taken as possibly sent anyhow.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -66,6 +67,13 @@ class Settlement:
         return self.after.then
 
 
+@dataclass(frozen=True, slots=True)
+class _Observation:
+    findings: Sequence[Finding]
+    is_for_the_reporter: bool
+    """Whether there is news that no claim stood by for."""
+
+
 class SqliteOutbox:
     """The daemon's outbox. All methods belong to the event loop; the work is done by the committer's thread."""
 
@@ -82,7 +90,7 @@ class SqliteOutbox:
         self._clock = clock
         self._chance = chance
         self.on_news: Callable[[], None] = _nobody
-        """Called when something may be due."""
+        """Called when something may be due that no claim stood by for."""
         self.policy = policy
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
@@ -93,7 +101,7 @@ class SqliteOutbox:
     # Sources hand in.
 
     async def observe(self, results: Sequence[Result]) -> None:
-        """Return once every result is on disk; wakes the reporter if any is news."""
+        """Return once every result is on disk; wakes the reporter if any is news that no claim stood by for."""
         self._found(results, await self._committer.submit(lambda tables: self._observe(tables, results)))
 
     def count_refused(self, inputs: int) -> None:
@@ -107,17 +115,17 @@ class SqliteOutbox:
 
     async def observe_kept(self, sighted: Sequence[tuple[Result, Sighting]]) -> None:
         """As `observe`, with the sightings in the same commit."""
-        findings = await self._committer.submit(lambda tables: self._observe_kept(tables, sighted))
-        self._found([result for result, _ in sighted], findings)
+        observation = await self._committer.submit(lambda tables: self._observe_kept(tables, sighted))
+        self._found([result for result, _ in sighted], observation)
 
     async def forget(self, names: Collection[bytes]) -> None:
         """Files that are gone."""
         await self._committer.submit(lambda tables: _forget(tables, names), Durability.PROCESS_DEATH)
 
-    def _found(self, results: Sequence[Result], findings: Sequence[Finding]) -> None:
-        if Finding.NEWS in findings:
+    def _found(self, results: Sequence[Result], observation: _Observation) -> None:
+        if observation.is_for_the_reporter:
             self.on_news()
-        for result, finding in zip(results, findings, strict=True):
+        for result, finding in zip(results, observation.findings, strict=True):
             log.debug(
                 "received",
                 document=result.association.document,
@@ -127,12 +135,12 @@ class SqliteOutbox:
                 finding=finding.value,
             )
 
-    def _observe_kept(self, tables: Tables, sighted: Sequence[tuple[Result, Sighting]]) -> list[Finding]:
+    def _observe_kept(self, tables: Tables, sighted: Sequence[tuple[Result, Sighting]]) -> _Observation:
         for _, sighting in sighted:
             tables.put_sighting(sighting)
         return self._observe(tables, [result for result, _ in sighted])
 
-    def _observe(self, tables: Tables, results: Sequence[Result]) -> list[Finding]:
+    def _observe(self, tables: Tables, results: Sequence[Result]) -> _Observation:
         now = self._clock.now()
         findings = []
         for result in results:
@@ -142,7 +150,7 @@ class SqliteOutbox:
                 tables.store(after.entry, self._next_reconcile_ms(now.steady_ms))
             tables.count(after.counts)
             findings.append(after.finding)
-        return findings
+        return _Observation(findings, Finding.NEWS in findings and not self._committer.ends_standing)
 
     # The reporter takes out and settles.
 
@@ -151,6 +159,14 @@ class SqliteOutbox:
         return await self._committer.submit(
             lambda tables: self._claim(tables, slots, shut_nodes, probed_nodes), Durability.PROCESS_DEATH
         )
+
+    def stand_by(self, slots: int) -> asyncio.Future[Claims]:
+        """As `claim`, of every node, in the commit of what is observed next; cancelled by `withdraw` before that."""
+        return self._committer.stand_by(lambda tables: self._claim(tables, slots, frozenset(), ()))
+
+    def withdraw(self) -> None:
+        """Nothing is taken by what stands by, unless its commit is under way."""
+        self._committer.withdraw()
 
     async def claim_probe(self) -> Claims:
         """Take one due report, the one that was the probe longest ago; a question while no report is due."""

@@ -105,7 +105,8 @@ class SpoolSession:
             batch += self._read(spot, tasks)
         if batch:
             self._in_flight += len(batch)
-            tasks.create_task(self._commit(batch))
+            storing = asyncio.ensure_future(self._store(batch))
+            tasks.create_task(self._commit(batch, storing))
         self._look_after(tasks)
         if (self._queue or self._scan_due) and self._in_flight < RESULTS_IN_FLIGHT_MAX:
             self._wake.set()
@@ -137,8 +138,7 @@ class SpoolSession:
             self._try_later([Spot(place, spot.name)], error, tasks)
             return []
 
-    async def _commit(self, batch: list[Accepted]) -> None:
-        storing = asyncio.ensure_future(self._store(batch))
+    async def _commit(self, batch: list[Accepted], storing: asyncio.Future[None]) -> None:
         try:
             await asyncio.shield(storing)
         except asyncio.CancelledError:
@@ -165,6 +165,7 @@ class SpoolSession:
         if sighted:
             await self._kept.observe_kept(sighted)
             self._sightings.update((sighting.name, sighting) for _, sighting in sighted)
+        await asyncio.sleep(0)  # what was handed in may be going out just now, and its file has time
 
     def _release(self, batch: list[Accepted]) -> None:
         for accepted in batch:

@@ -24,6 +24,7 @@ from ssm_status_reporter.domain.outcome import Answer, Outcome
 from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Result
+from ssm_status_reporter.domain.traffic import Pace
 from ssm_status_reporter.emulator.faults import Fault, FaultPlan, Kind, Rule
 from ssm_status_reporter.emulator.server import Emulator
 from ssm_status_reporter.host.clock import SystemClock
@@ -31,7 +32,7 @@ from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import migrations
 from ssm_status_reporter.outbox.snapshot import snapshot
 from ssm_status_reporter.outbox.sqlite import Settlement, SqliteOutbox
-from ssm_status_reporter.reporter import Pace, Reporter
+from ssm_status_reporter.reporter import Reporter
 from ssm_status_reporter.ssm.client import SsmClient
 from ssm_support import bare_environment, settings, write_keys
 

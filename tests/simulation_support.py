@@ -18,8 +18,10 @@ from ssm_status_reporter.domain.outcome import Answer, Delivered, Held, HeldNoth
 from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Result, Writer
+from ssm_status_reporter.domain.traffic import Pace
 from ssm_status_reporter.outbox.database import Durability
-from ssm_status_reporter.reporter import Pace, Reporter
+from ssm_status_reporter.ports import Chance
+from ssm_status_reporter.reporter import Reporter
 from values import replace
 
 LATENCY_MS: Final = 50
@@ -129,12 +131,14 @@ class Simulation:
         pace: Pace,
         plan: Reconciliation,
         committing: type[WatchedCommitter],
+        hold_jitter: Chance | None,
+        retry_jitter: Chance | None,
     ) -> None:
         chance = random.Random(SEED).random  # noqa: S311 (jitter, which is to repeat)
         self.clock = clock
         self.service = ScriptedService(clock)
-        self.committer, self.outbox = outbox_at(path, clock, chance, policy, plan, committing)
-        self.reporter = Reporter(self.outbox, self.service, clock, chance, pace)
+        self.committer, self.outbox = outbox_at(path, clock, retry_jitter or chance, policy, plan, committing)
+        self.reporter = Reporter(self.outbox, self.service, clock, hold_jitter or chance, pace)
         self.outbox.on_news = self.reporter.wake
 
     async def observe(self, status: str, *associations: Association, message: str = "") -> None:
@@ -183,9 +187,11 @@ async def simulation(
     plan: Reconciliation = NEVER,
     clock: ManualClock | None = None,
     committing: type[WatchedCommitter] = WatchedCommitter,
+    hold_jitter: Chance | None = None,
+    retry_jitter: Chance | None = None,
 ) -> AsyncIterator[Simulation]:
     """A daemon that runs; at the end it is stopped, and the calls that are out are let end."""
-    sim = Simulation(path, clock or ManualClock(), policy, pace, plan, committing)
+    sim = Simulation(path, clock or ManualClock(), policy, pace, plan, committing, hold_jitter, retry_jitter)
     await sim.outbox.recover()
     running = asyncio.create_task(sim.reporter.run())
     try:

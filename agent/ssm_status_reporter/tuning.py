@@ -5,7 +5,7 @@ from ssm_status_reporter.domain.backoff import Backoff
 from ssm_status_reporter.domain.entry import Policy
 from ssm_status_reporter.domain.reconciliation import Reconciliation
 from ssm_status_reporter.domain.report import Comparison
-from ssm_status_reporter.reporter import Pace
+from ssm_status_reporter.domain.traffic import Pace
 
 
 def policy(configuration: Configuration, learnt: str | None) -> Policy:

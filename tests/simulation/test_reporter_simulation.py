@@ -391,9 +391,9 @@ async def test_what_shut_a_scope_goes_out_again_as_a_probe_only(path: Path, scop
 
 async def test_a_question_that_shut_the_endpoint_is_asked_again_as_a_probe_only(path: Path) -> None:
     """However long its commit takes and however soon it is due again: it waits for the hold (rule 10)."""
-    async with simulation(path, policy=ASKING, committing=SlowCommitter) as sim:
-        sim.reporter._chance = lambda: 0.9
-        sim.outbox._chance = lambda: 0.0
+    async with simulation(
+        path, policy=ASKING, committing=SlowCommitter, hold_jitter=lambda: 0.9, retry_jitter=lambda: 0.0
+    ) as sim:
         latency_ms = dict(zip(DOCUMENTS[:3], (50, 60, 70), strict=True))
         sim.service.latency_ms = lambda call: latency_ms[call.association]
 

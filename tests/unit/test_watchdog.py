@@ -9,9 +9,10 @@ from typing import Any, cast
 import pytest
 
 from ssm_status_reporter.domain.backoff import Backoff
+from ssm_status_reporter.domain.traffic import Pace
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.host.watchdog import Pulse, watchdog_interval_seconds
-from ssm_status_reporter.reporter import Pace, Reporter
+from ssm_status_reporter.reporter import Reporter
 from ssm_status_reporter.supervision import pulses
 
 OWN_PID = str(os.getpid())
@@ -61,6 +62,9 @@ class _Hanging:
             await asyncio.Event().wait()
 
         return never
+
+    def withdraw(self) -> None:
+        """The outbox has nothing that stands by."""
 
 
 async def test_a_reporter_that_hangs_misses_the_watchdog() -> None:

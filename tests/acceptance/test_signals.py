@@ -214,6 +214,16 @@ async def test_an_outbox_that_cannot_be_made_is_69_and_says_why(tmp_path: Path) 
     assert "Traceback" not in ended.errors
 
 
+async def test_what_the_machine_refuses_where_nobody_counts_on_it_is_said_with_its_place(tmp_path: Path) -> None:
+    """Without descriptors for an event loop: exit 69, what was refused, and where in the program."""
+    site = Site(tmp_path, "http://127.0.0.1:9")
+    async with site.daemon(ready=False, prefix=("prlimit", "--nofile=5")) as daemon:
+        assert await daemon.ended() == UNAVAILABLE
+    said = "\n".join(daemon.noise)
+    assert "Too many open files" in said
+    assert "socketpair" in said
+
+
 async def test_an_outbox_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     """A schema that this version does not know is not written to: exit 69 and what to do."""
     import sqlite3  # noqa: PLC0415 - for this one

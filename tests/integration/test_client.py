@@ -1,10 +1,11 @@
 """The SSM client over real HTTP, against a service that answers by script."""
 
 import asyncio
+import resource
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,29 @@ async def test_settings_that_the_sdk_cannot_use_are_said(monkeypatch: pytest.Mon
     assert isinstance(outcome, Withheld)
     assert outcome.scope is Scope.ENDPOINT
     assert "not a url" in outcome.problem.message
+
+
+async def test_a_machine_without_free_descriptors_holds_the_endpoint_until_there_are_some() -> None:
+    """The SDK cannot read its files then: said with the reason, and the next call goes out."""
+    async with service(described()) as ssm, SsmClient(settings(ssm.url), SetClock()) as client:
+        with no_more_descriptors():
+            outcome = await client.update(NODE, REPORT)
+        assert isinstance(outcome, Withheld)
+        assert outcome.scope is Scope.ENDPOINT
+        assert "Too many open files" in outcome.problem.message
+        assert "limit of open files" in (outcome.problem.hint or "")
+        assert isinstance(await client.update(NODE, REPORT), Delivered)
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """This process may open no file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_cancellation_passes() -> None:

@@ -35,13 +35,14 @@ def run(ctx: click.Context) -> None:
     code = ExitCode.DONE
     try:
         asyncio.run(_run(Daemon(configuration, surroundings), threads))
-    except* (NoIdentityError, OutboxError, OSError) as group:
+    except* (NoIdentityError, OutboxError) as group:
         for error in _each(group):
             complain(f"ssm-status-reporter: {error}")
         code = ExitCode.UNAVAILABLE
-    except* Exception as group:  # noqa: BLE001 - a defect: said with its place and an error's priority, then started anew
+    except* Exception as group:  # noqa: BLE001 - said with its place and an error's priority, then started anew
         complain("".join(traceback.format_exception(group)))
-        code = ExitCode.FAILED
+        # What the machine refuses where nobody counts on it tells nothing without its place.
+        code = ExitCode.UNAVAILABLE if group.subgroup(OSError) is not None else ExitCode.FAILED
     threads.leave(code)
     ctx.exit(code)
 

@@ -126,6 +126,8 @@ class SsmClient:
             return _withheld(Scope.CREDENTIALS, error.code, str(error))
         except (BotoCoreError, ValueError) as error:
             return _unusable(error)
+        except OSError as error:
+            return _unreadable(error)
         # Nothing between here and the signature suspends: what is read here is what signs.
         correction_ms = self._correction_ms
         timestamp = time.strftime(
@@ -204,6 +206,12 @@ def _unusable(error: Exception) -> Withheld:
     """The SDK's settings in the environment or its configuration file cannot be used."""
     scope = Scope.CREDENTIALS if isinstance(error, ProfileNotFound | ConfigParseError) else Scope.ENDPOINT
     return _withheld(scope, type(error).__name__, str(error))
+
+
+def _unreadable(error: OSError) -> Withheld:
+    """The machine does not let the SDK read its files."""
+    remedy = "let the daemon open its files: the limit of open files, the disk, their permissions"
+    return Withheld(Scope.ENDPOINT, Problem(type(error).__name__, plain(str(error)), None, remedy))
 
 
 def _withheld(scope: Scope, code: str, detail: str) -> Withheld:

@@ -463,6 +463,39 @@ async def test_what_cannot_be_claimed_is_tried_again() -> None:
     assert len([line for line in lines if "cannot be taken now" in line["event"]]) == 1
 
 
+async def test_what_cannot_be_removed_is_tried_again() -> None:
+    """Accepted files that stay: said once, handed in once, in the way of no new one, and gone in the end."""
+    clock = TurnedClock()
+    intake = RecordingIntake()
+    with unprivileged() as spool, capture_logs() as lines:
+        async with running(spool, intake, clock):
+            drop(spool, "first.json", result_bytes())
+            await intake.until(lambda: len(intake.results) == 1)
+            await until(lambda: taken(spool) == [])
+            intake.commits.clear()
+            drop(spool, "a.json", result_bytes("a"))
+            drop(spool, "b.json", result_bytes("b"))
+            await intake.until(lambda: len(intake.offered) == 3)
+            (spool / ".taken").chmod(0o500)
+            intake.commits.set()
+            await clock.asleep.wait()
+            for _ in range(3):
+                clock.turn(SPOOL_RETRY_MS_MAX)
+                clock.asleep.clear()
+                await clock.asleep.wait()
+            assert taken(spool) == ["a.json", "b.json"]
+            (spool / ".taken").chmod(0o700)
+            drop(spool, "a.json", result_bytes("newer"))
+            await intake.until(lambda: len(intake.results) == 4)
+            clock.turn(SPOOL_RETRY_MS_MAX)
+            await until(lambda: taken(spool) == [])
+    assert intake.messages()[1:] == ["a", "b", "newer"]
+    assert [line["event"] for line in lines if "removed" in line["event"]] == [
+        "accepted files cannot be removed: their results are stored, and removing them is tried again",
+        "accepted files can be removed again",
+    ]
+
+
 async def test_a_directory_that_may_not_be_entered_is_tried_again() -> None:
     """Said once with what to do, and taken up when its permissions are mended."""
     clock = TurnedClock()

@@ -10,6 +10,7 @@ Rules:
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,6 +101,7 @@ class SpoolReader:
         self._said: dict[Spot, State] = {}
         self.vanished: set[bytes] = set()
         """Names that have a sighting and no file any more; for the caller to forget and empty."""
+        self._unremoved: dict[str, State] = {}
 
     def read(self, spot: Spot) -> list[Accepted]:
         """What the file there comes to: nothing, one result, or two when it was replaced under our eyes."""
@@ -130,13 +132,39 @@ class SpoolReader:
         try:
             released = self._spool.release(accepted.name, accepted.claimed)
         except OSError as error:
-            _say_unremovable(accepted.name, error)
+            self._leave(accepted.name, accepted.claimed, error)
             released = True
         if released:
             self._queue.free(accepted.name)
         else:
             self._queue.hold(accepted.name, Held.UNFINISHED)
             self._queue.add(Spot(Place.TAKEN, accepted.name))
+
+    @property
+    def left_some(self) -> bool:
+        """Whether there are files to `remove_left`."""
+        return bool(self._unremoved)
+
+    def remove_left(self) -> None:
+        """Try again to remove what could not be. Another file that has its name by now is left alone."""
+        for name, committed in list(self._unremoved.items()):
+            with suppress(OSError):
+                self._spool.release(name, committed)
+                del self._unremoved[name]
+        if not self._unremoved:
+            log.info("accepted files can be removed again", path=self._settings.path)
+
+    def _leave(self, name: str, committed: State, error: OSError) -> None:
+        if not self._unremoved:
+            log.error(
+                "accepted files cannot be removed: their results are stored, and removing them is tried again",
+                path=self._settings.path,
+                file=printable(f"{TAKEN}/{name}"),
+                error=error.strerror,
+                hint="let this daemon write in that directory",
+            )
+        if len(self._unremoved) < REMEMBERED_FILES_MAX:
+            self._unremoved[name] = committed
 
     def _claim(self, spot: Spot, judged: _Judged) -> list[Accepted]:
         try:
@@ -283,15 +311,6 @@ class SpoolReader:
 
 def _shown(spot: Spot) -> str:
     return spot.name if spot.place is Place.SPOOL else f"{TAKEN}/{spot.name}"
-
-
-def _say_unremovable(name: str, error: OSError) -> None:
-    log.error(
-        "an accepted file cannot be removed: its result is stored, and is met again at the next start",
-        file=printable(f"{TAKEN}/{name}"),
-        error=error.strerror,
-        hint="remove it, and let this daemon write in that directory",
-    )
 
 
 def _same(before: Content | Oversized | Unreadable, now: Look) -> bool:

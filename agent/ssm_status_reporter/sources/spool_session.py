@@ -151,10 +151,10 @@ class SpoolSession:
             raise
         self._release(batch)
         self._in_flight -= len(batch)
-        if not self._retry_spots:
+        if not self._retry_spots and not self._reader.left_some:
             self._retry_ms = SPOOL_RETRY_MS_MIN
             self._troubles_said.clear()
-        if self._queue or self._scan_due:
+        if self._queue or self._scan_due or self._reader.left_some:
             self._wake.set()
 
     async def _store(self, batch: list[Accepted]) -> None:
@@ -225,7 +225,7 @@ class SpoolSession:
         if self._queue.forgot:
             self._queue.forgot = False
             self._scan_anew()
-        if self._queue.crowded and self._retry is None:
+        if (self._queue.crowded or self._reader.left_some) and self._retry is None:
             self._queue.crowded = False
             self._retry = tasks.create_task(self._retry_later())
         if self._timer is None and self._queue.next_deadline_ms() is not None:
@@ -266,5 +266,7 @@ class SpoolSession:
             self._queue.add(spot)
         self._retry_spots.clear()
         self._retry = None
+        if self._reader.left_some:
+            self._reader.remove_left()
         self._scan_anew()
         self._wake.set()

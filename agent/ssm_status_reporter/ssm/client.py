@@ -211,7 +211,7 @@ def _unusable(error: Exception) -> Withheld:
 def _unreadable(error: OSError) -> Withheld:
     """The machine does not let the SDK read its files."""
     remedy = "let the daemon open its files: the limit of open files, the disk, their permissions"
-    return Withheld(Scope.ENDPOINT, Problem(type(error).__name__, plain(str(error)), None, remedy))
+    return Withheld(Scope.ENDPOINT, Problem("FilesUnreadable", plain(str(error)), None, remedy))
 
 
 def _withheld(scope: Scope, code: str, detail: str) -> Withheld:

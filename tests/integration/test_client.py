@@ -288,6 +288,7 @@ async def test_a_machine_without_free_descriptors_holds_the_endpoint_until_there
             outcome = await client.update(NODE, REPORT)
         assert isinstance(outcome, Withheld)
         assert outcome.scope is Scope.ENDPOINT
+        assert outcome.problem.code == "FilesUnreadable"
         assert "Too many open files" in outcome.problem.message
         assert "limit of open files" in (outcome.problem.hint or "")
         assert isinstance(await client.update(NODE, REPORT), Delivered)

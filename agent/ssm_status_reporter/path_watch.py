@@ -12,15 +12,16 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from asyncinotify import Inotify, Mask
 
 from ssm_status_reporter.domain.limits import EVENTS_PER_DRAIN_MAX
 from ssm_status_reporter.ports import Clock
+from ssm_status_reporter.race import race
 
 _FULL_SIZE_EVENTS_PER_READ: Final = 64
 
@@ -180,16 +181,11 @@ class Relook:
 
         ``told``: what is waited for is an event, if every directory on the way may be watched.
         """
-        waits = []
+        waits: list[Coroutine[Any, Any, None]] = []
         if watch is not None:
-            waits.append(asyncio.ensure_future(watch.displaced()))
+            waits.append(watch.displaced())
         if not told or watch is None or not watch.sees_all:
             look_at_ms = self._clock.now().steady_ms + self._next_ms
             self._next_ms = min(2 * self._next_ms, self._most_ms)
-            waits.append(asyncio.ensure_future(self._clock.sleep_until(look_at_ms)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            waits.append(self._clock.sleep_until(look_at_ms))
+        await race(*waits)

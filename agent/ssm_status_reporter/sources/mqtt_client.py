@@ -37,6 +37,7 @@ from ssm_status_reporter.domain.limits import (
     MQTT_SESSION_SECONDS,
 )
 from ssm_status_reporter.ports import Clock
+from ssm_status_reporter.race import race
 from ssm_status_reporter.sources.mqtt_topics import Message, Posting
 from ssm_status_reporter.sources.mqtt_trouble import (
     BrokerError,
@@ -186,13 +187,7 @@ class BrokerClient(aiomqtt.Client):
 
     async def while_it_reads(self, something: Coroutine[Any, Any, object]) -> None:
         """Wait for something that the broker's confirmations bring about; not once nothing is read any more."""
-        waits = [asyncio.ensure_future(something), asyncio.ensure_future(self._stalled.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await race(something, self._stalled.wait())
 
     # What goes out.
 

@@ -36,7 +36,7 @@ from domain_support import (
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, State
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Shutting, Subject
-from ssm_status_reporter.domain.limits import SHARED_LOOK_AGAIN_MS
+from ssm_status_reporter.domain.limits import OUTBOX_SET_ASIDE_PER_SECOND_MAX, SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.outcome import Delivered, Refused, Scope
 from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.domain.rfc3339 import date_text
@@ -386,22 +386,41 @@ async def test_a_file_that_breaks_while_the_daemon_runs_is_set_aside_and_the_bat
     assert pending(path) == {WEB.document}
 
 
+async def test_what_was_set_aside_in_the_same_second_is_not_overwritten(garbage: Path) -> None:
+    """Each broken file is kept whole, under a name of its own (rule 13); a -wal that was left alone is kept as well."""
+    path = garbage
+    first, second = path.with_name(f"{path.name}.corrupt-{TIMESTAMP}"), b"another that is none" * 400
+    left = path.with_name(f"{first.name}.2-wal")
+    left.write_bytes(b"left alone")
+    async with outbox(path):
+        pass
+    path.write_bytes(second)
+    async with outbox(path):
+        pass
+    kept = [first.name, left.name, f"{first.name}.3"]
+    assert set_aside(path) == kept
+    assert [content(path.with_name(name)) for name in kept] == [GARBAGE, b"left alone", second]
+
+
 async def test_a_broken_file_that_cannot_be_set_aside_is_tried_again(path: Path) -> None:
-    """The file system lets nothing be renamed any more: the source waits, and is answered once it does."""
+    """What breaks one outbox after the other fills no disk: the source waits, and is answered later."""
     async with outbox(path) as (_, running):
         await running.observe(documents(0, 500))
         with closing(sqlite3.connect(path)) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         overwrite(path)
-        in_the_way = path.with_name(f"{path.name}.corrupt-{TIMESTAMP}")
-        in_the_way.mkdir()
+        numbers = ("", *(f".{number}" for number in range(2, OUTBOX_SET_ASIDE_PER_SECOND_MAX + 1)))
+        earlier = [path.with_name(f"{path.name}.corrupt-{TIMESTAMP}{number}") for number in numbers]
+        for each in earlier:
+            each.touch()
         with heard() as said:
             storing = asyncio.ensure_future(running.observe([result("Failed")]))
             while not storing.done() and not said:  # noqa: ASYNC110 - said in the outbox's thread
                 await asyncio.sleep(0.01)
             assert not storing.done()
             assert "cannot be written" in said[0]["event"]
-            in_the_way.rmdir()
+            assert [content(each) for each in earlier] == [b""] * len(earlier)
+            earlier[-1].unlink()
             await storing
     assert pending(path) == {WEB.document}
 

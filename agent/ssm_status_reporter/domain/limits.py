@@ -64,6 +64,8 @@ OUTBOX_BUSY_SECONDS_MAX: Final = 5.0
 """How long a transaction waits for another process (a command) to end its own."""
 OUTBOX_JOURNAL_BYTES_MAX: Final = 8 * 1024 * 1024
 """What the -wal file is cut to after a checkpoint."""
+OUTBOX_SET_ASIDE_PER_SECOND_MAX: Final = 4
+"""Broken outboxes set aside within a second, each under its own name; a disk that breaks more is given a rest."""
 LOCK_BYTES_MAX: Final = 4096
 """What is read of the lock's file."""
 LOCK_TRIES_MAX: Final = 5

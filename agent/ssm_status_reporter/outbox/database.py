@@ -4,7 +4,7 @@ Rules:
   * WAL. Every commit that acknowledges something to somebody is synchronous=FULL (rule 1).
   * The schema has a version (``PRAGMA user_version``). An older one is migrated in one transaction; a newer one
     is left alone: an older program must not write what it does not understand.
-  * A broken file is set aside, never deleted (rule 13).
+  * A broken file is set aside, never deleted (rule 13), nor is one overwritten that was set aside before.
   * Files are 0640: `status` works for the group.
 """
 
@@ -16,10 +16,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from ssm_status_reporter.domain.limits import OUTBOX_BUSY_SECONDS_MAX, OUTBOX_JOURNAL_BYTES_MAX
+from ssm_status_reporter.domain.limits import (
+    OUTBOX_BUSY_SECONDS_MAX,
+    OUTBOX_JOURNAL_BYTES_MAX,
+    OUTBOX_SET_ASIDE_PER_SECOND_MAX,
+)
 
 FILE_MODE: Final = 0o640
 DIRECTORY_MODE: Final = 0o750
+_ENDINGS: Final = ("", "-wal", "-shm")
+"""Of the files that are a database."""
 WRITE_REMEDY: Final = "make room on the disk, and its file system writable"
 
 
@@ -101,9 +107,12 @@ def opened(path: Path, versions: tuple[Migration, ...]) -> sqlite3.Connection:
 
 
 def set_aside(path: Path, suffix: str) -> Path:
-    """Move a broken database, with its journal, out of the way; returns where it is now."""
-    aside = path.with_name(f"{path.name}.corrupt-{suffix}")
-    for ending in ("", "-wal", "-shm"):
+    """Move a broken database, with its journal, out of the way, of one suffix a few; returns where it is now.
+
+    Raises `OutboxError` when there are more: what breaks every file is not mended by a new one at once.
+    """
+    aside = _free_name(path.with_name(f"{path.name}.corrupt-{suffix}"))
+    for ending in _ENDINGS:
         part = path.with_name(path.name + ending)
         if part.exists():
             part.rename(aside.with_name(aside.name + ending))
@@ -120,6 +129,17 @@ def rewrite(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("VACUUM INTO ?", (str(draft),))
     draft.chmod(FILE_MODE)
     draft.rename(path)
+
+
+def _free_name(first: Path) -> Path:
+    """That name, or it with a number: no part of a database has it."""
+    for number in range(1, OUTBOX_SET_ASIDE_PER_SECOND_MAX + 1):
+        name = first if number == 1 else first.with_name(f"{first.name}.{number}")
+        if not any(os.path.lexists(f"{name}{ending}") for ending in _ENDINGS):
+            return name
+    raise OutboxError(
+        f"{first}: {OUTBOX_SET_ASIDE_PER_SECOND_MAX} broken outboxes were set aside within a second: check the disk"
+    )
 
 
 def _check(connection: sqlite3.Connection) -> None:

@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ssm_status_reporter import __version__
+from ssm_status_reporter.domain.limits import REPLY_BYTES_MAX
 from ssm_status_reporter.domain.outcome import (
     Delivered,
     Effect,
@@ -35,6 +36,7 @@ from ssm_support import (
     SECRET,
     TOKEN,
     WAIT_SECONDS_MAX,
+    Script,
     Service,
     SetClock,
     answer,
@@ -54,6 +56,8 @@ from ssm_support import (
 )
 
 MINUTE_MS = 60_000
+SOCKET_BYTES_MAX = 64 * 1024 * 1024
+"""More than sockets keep of what nobody reads."""
 
 
 @pytest.fixture(autouse=True)
@@ -226,8 +230,27 @@ async def test_a_service_that_trickles_is_given_up() -> None:
     assert outcome.problem.code == "Timeout"
 
 
+def begun(then: Script, head: bytes = b"Content-Length: 900") -> Script:
+    """A reply that begins as it should."""
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head + b'\r\n\r\n{"Assoc')
+        await writer.drain()
+        await then(writer)
+
+    return script
+
+
 @pytest.mark.parametrize(
-    "script", [close, reset, answer(200, b'{"Assoc', length=900)], ids=["close", "reset", "cut"]
+    "script",
+    [
+        close,
+        reset,
+        begun(close),
+        begun(reset),
+        begun(hang, b"Transfer-Encoding: chunked"),
+    ],
+    ids=["close", "reset", "cut", "reset in mid-reply", "garbled"],
 )
 async def test_a_connection_lost_in_mid_call_leaves_it_open_what_happened(script: Any) -> None:
     """Closed, reset or cut off after the request was sent: tried again, and remembered as possibly applied."""
@@ -236,6 +259,65 @@ async def test_a_connection_lost_in_mid_call_leaves_it_open_what_happened(script
         assert len(ssm.requests) == 1
     assert isinstance(outcome, Unavailable)
     assert (outcome.problem.code, outcome.effect) == ("ConnectionLost", Effect.POSSIBLE)
+
+
+class Flood:
+    """A reply without an end, as long as somebody takes it."""
+
+    def __init__(self, head: bytes, part: bytes) -> None:
+        self.head = head
+        self.part = part
+        self.taken_bytes = 0
+        self.ended = asyncio.Event()
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + self.head + b"\r\n\r\n")
+        try:
+            while True:
+                writer.write(self.part)
+                await writer.drain()
+                self.taken_bytes += len(self.part)
+        finally:
+            self.ended.set()
+
+
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        (b"Content-Length: 99999999999", b" " * 65536),
+        (b"Transfer-Encoding: chunked", b"10000\r\n" + b" " * 65536 + b"\r\n"),
+        (b"Connection: close", b" " * 65536),
+    ],
+    ids=["declared", "chunked", "until it closes"],
+)
+async def test_a_reply_without_an_end_is_given_up(head: bytes, part: bytes) -> None:
+    """Not the service: no more is read than a bound, the connection is closed, and the call is tried again."""
+    flood = Flood(head, part)
+    async with service(flood, described()) as ssm, SsmClient(settings(ssm.url), SetClock()) as client:
+        outcome = await client.update(NODE, REPORT)
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            await flood.ended.wait()
+        assert isinstance(await client.update(NODE, REPORT), Delivered)
+        assert ssm.connections == 2
+    assert isinstance(outcome, Unavailable)
+    assert (outcome.problem.code, outcome.effect) == ("ReplyTooLarge", Effect.POSSIBLE)
+    assert "aws.endpoint_url" in (outcome.problem.hint or "")
+    assert flood.taken_bytes < REPLY_BYTES_MAX + SOCKET_BYTES_MAX
+
+
+async def test_a_reply_up_to_the_bound_is_read_whole() -> None:
+    """The longest that is read is a reply like any other: its connection is kept."""
+    body = b'{"AssociationDescription":{}}'.ljust(REPLY_BYTES_MAX)
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0" % (len(body), body)
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + chunked + b"\r\n\r\n")
+        await writer.drain()
+
+    async with service(answer(200, body), script) as ssm, SsmClient(settings(ssm.url), SetClock()) as client:
+        for _ in range(3):
+            assert isinstance(await client.update(NODE, REPORT), Delivered)
+        assert (len(ssm.requests), ssm.connections) == (3, 1)
 
 
 @pytest.mark.parametrize(

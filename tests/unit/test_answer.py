@@ -289,7 +289,7 @@ def test_only_what_may_have_been_read_may_have_been_applied(kind: Break) -> None
     outcome = broken_off(kind, "OSError: it broke", Operation.UPDATE)
     assert outcome.problem.code == kind.value
     assert outcome.problem.hint
-    if kind in (Break.TIMEOUT, Break.LOST):
+    if kind in (Break.TIMEOUT, Break.LOST, Break.OVERSIZED):
         assert isinstance(outcome, Unavailable)
         assert outcome.effect is Effect.POSSIBLE
     else:

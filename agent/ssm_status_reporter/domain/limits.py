@@ -48,6 +48,8 @@ CONNECTIONS_MAX: Final = 64
 """Kept to the service; the concurrency may be changed up to it by a reload."""
 CLOCK_SKEW_MS_TOLERATED: Final = 60 * 1000
 """Clocks that differ by less need no correction: the service tolerates 5 minutes."""
+REPLY_BYTES_MAX: Final = 1024 * 1024
+"""What is read of a reply; the service's own, an association's description, is a few KiB."""
 ERROR_TEXT_CHARS_MAX: Final = 500
 """What is kept of an error's message."""
 

@@ -62,7 +62,7 @@ NOT_IMPLEMENTED: Final = 501
 
 
 class Break(StrEnum):
-    """How a call ended without a reply; the value is the problem's code."""
+    """How a call ended without a whole reply; the value is the problem's code."""
 
     CONNECTION = "ConnectionError"
     CONNECT_TIMEOUT = "ConnectTimeout"
@@ -70,6 +70,7 @@ class Break(StrEnum):
     PROXY = "ProxyError"
     TIMEOUT = "Timeout"
     LOST = "ConnectionLost"
+    OVERSIZED = "ReplyTooLarge"
 
 
 _BREAK_HINTS: Final = {
@@ -79,8 +80,9 @@ _BREAK_HINTS: Final = {
     Break.PROXY: "check HTTPS_PROXY with its user and password, and NO_PROXY",
     Break.TIMEOUT: "check the network; delivery.timeout bounds one call",
     Break.LOST: "check the network, and any proxy or gateway in between",
+    Break.OVERSIZED: "the reply is not the service's: check aws.endpoint_url, and any proxy in between",
 }
-_AFTER_SENDING: Final = frozenset({Break.TIMEOUT, Break.LOST})
+_AFTER_SENDING: Final = frozenset({Break.TIMEOUT, Break.LOST, Break.OVERSIZED})
 """The call may have been read, and applied."""
 
 
@@ -118,7 +120,7 @@ def _ends_the_asking(reply: Reply, error: ServiceError) -> Meaning | None:
 
 
 def broken_off(kind: Break, detail: str, operation: Operation) -> Unreachable | Unavailable:
-    """What it means that no reply came."""
+    """What it means that no reply came, or not the whole of one."""
     problem = Problem(kind.value, plain(detail), None, _BREAK_HINTS[kind])
     if kind in _AFTER_SENDING:
         return Unavailable(problem, _possible(operation))

@@ -47,7 +47,7 @@ from ssm_status_reporter.ssm.reply import Reply, skew_ms
 from ssm_status_reporter.ssm.request import describe_body, update_body
 from ssm_status_reporter.ssm.settings import ClientSettings
 from ssm_status_reporter.ssm.text import plain
-from ssm_status_reporter.ssm.transport import Transport
+from ssm_status_reporter.ssm.transport import OversizedReplyError, Transport
 
 CREDENTIALS_HINT: Final = (
     "give this machine an instance role, or a shared credentials file that the daemon's user may read "
@@ -138,6 +138,8 @@ class SsmClient:
                 raw = await transport.exchange(operation, body, keys, timestamp)
         except TimeoutError:
             return broken_off(Break.TIMEOUT, f"no reply within {self._settings.timeout_ms} ms", operation)
+        except OversizedReplyError as error:
+            return broken_off(Break.OVERSIZED, str(error), operation)
         except BotoCoreError as error:
             kind = _break(error)
             return _unusable(error) if kind is None else broken_off(kind, _detail(error), operation)

@@ -7,23 +7,28 @@ Rules:
   * Signing and sending are the SDK's: `SigV4Auth`, and the HTTP session that the SDK made by its configuration
     (proxies, certificates, timeouts). What lies between, the SDK does anew for every call, of parts that never
     change, for more than half of a call's CPU; what is signed but for the body, the date and the token, too.
-  * The reply comes back as bytes.
+  * The reply comes back as bytes, of a bounded number: who answers need not be the service. It is read here, for the
+    SDK would read it whole, and what goes wrong meanwhile is raised as the SDK raises it.
 """
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
+from aiohttp.http_exceptions import HttpProcessingError
 from botocore import UNSIGNED
 from botocore.auth import EMPTY_SHA256_HASH, SigV4Auth
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest
+from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
 from ssm_status_reporter import __version__
+from ssm_status_reporter.domain.limits import REPLY_BYTES_MAX
 from ssm_status_reporter.ssm.codes import Operation
 from ssm_status_reporter.ssm.model import SERVICE, CutLoader
 from ssm_status_reporter.ssm.settings import ClientSettings
@@ -90,7 +95,7 @@ class _Template:
             f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={form.signed_headers}, "
             f"Signature={signature}"
         )
-        return AWSPreparedRequest("POST", self.url, headers, body, stream_output=False)
+        return AWSPreparedRequest("POST", self.url, headers, body, stream_output=True)
 
 
 class _TakenError(Exception):
@@ -100,6 +105,10 @@ class _TakenError(Exception):
         super().__init__(url)
         self.url = url
         self.headers = headers
+
+
+class OversizedReplyError(Exception):
+    """More came than any reply of the service's is long; the message says of what."""
 
 
 class Transport:
@@ -134,10 +143,10 @@ class Transport:
     async def exchange(self, operation: Operation, body: bytes, keys: Any, timestamp: str) -> Raw:
         """One call, signed with ``keys`` at ``timestamp`` (`SIGV4_TIMESTAMP`).
 
-        Raises HTTPClientError and its kin for what comes of the network.
+        Raises HTTPClientError and its kin for what comes of the network, and `OversizedReplyError`.
         """
         response = await self._session.send(self._templates[operation].request(body, keys, timestamp))
-        return Raw(response.status_code, response.headers, await response.content)
+        return Raw(response.status_code, response.headers, await _body(response.raw))
 
     def _client(self) -> Any:
         settings = self._settings
@@ -185,6 +194,22 @@ def _template(url: str, headers: Mapping[str, str], signing_name: str, signing_r
         return _Form(tuple(canonical.split(_GAP)), signer.signed_headers(signer.headers_to_sign(request)))
 
     return _Template(url, headers, signing_name, signing_region, form(_DATE), form(_DATE, _SESSION))
+
+
+async def _body(reply: aiohttp.ClientResponse) -> bytes:
+    """The reply's body. Its connection is kept once all has been read, and else closed."""
+    body = bytearray()
+    with closing(reply):
+        try:
+            while part := await reply.content.readany():
+                body += part
+                if len(body) > REPLY_BYTES_MAX:
+                    raise OversizedReplyError(f"HTTP {reply.status} with more than {REPLY_BYTES_MAX} bytes")
+        except TimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=reply.url, error=error) from error
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            raise ConnectionClosedError(endpoint_url=reply.url, error=error) from error
+    return bytes(body)
 
 
 def _unsigned(**_: object) -> object:

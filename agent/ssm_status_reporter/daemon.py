@@ -5,7 +5,7 @@ Rules:
   * The failure of any task ends the daemon: the service manager starts it anew, and nothing is lost by that.
   * Stopping takes nothing new, lets the calls that are out finish within a bound, and commits what came back. Whoever
     tells of outcomes stops last.
-  * A reload is taken whole or not at all; what needs a restart is named.
+  * A reload is taken whole or not at all; what needs a restart is named, at each reload until there was one.
 """
 
 import asyncio
@@ -78,6 +78,7 @@ class Daemon:
 
     def __init__(self, configuration: Configuration, surroundings: Surroundings) -> None:
         self._configuration = configuration
+        """What runs: at a reload, what needs a restart stays as it is."""
         self._clock = surroundings.clock
         self._chance = surroundings.chance
         self._reread = surroundings.reread
@@ -227,9 +228,9 @@ class Daemon:
                 reporter.hurry(scope)
             self._manager.notify(READY=1)
 
-    async def _take(self, configuration: Configuration, outbox: SqliteOutbox, reporter: Reporter) -> None:
-        changed = reload.changed_keys(self._configuration, configuration)
-        self._configuration = configuration
+    async def _take(self, read: Configuration, outbox: SqliteOutbox, reporter: Reporter) -> None:
+        changed = reload.changed_keys(self._configuration, read)
+        configuration = self._configuration = reload.taken(self._configuration, read)
         logs.configure(configuration.log.level, configuration.log.format)
         await outbox.replan(tuning.reconciliation(configuration))
         outbox.dead_letters_max = configuration.outbox.max_dead_letters

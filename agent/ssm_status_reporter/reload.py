@@ -1,14 +1,18 @@
 """Reload: which keys of the configuration a running daemon takes, and which need a restart.
 
-What is not named in `TAKEN` needs a restart, and the log names it.
+What is not named in `TAKEN` needs a restart, and the log names it, at each reload until there was one.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
+
+from msgspec import structs
 
 from ssm_status_reporter.config import Configuration
 from ssm_status_reporter.config.keys import keys
 from ssm_status_reporter.config.schema import Section
+
+SomeSection = TypeVar("SomeSection", bound=Section)
 
 TAKEN: Final = frozenset(
     {
@@ -23,10 +27,16 @@ TAKEN: Final = frozenset(
         "delivery.park.give_up_after",
         "outbox.max_dead_letters",
         "reconcile.interval",
+        "reconcile.on_start",  # by its name nothing for a daemon that runs, but that it may ask at all
         "log.level",
         "log.format",
     }
 )
+
+
+def taken(running: Configuration, read: Configuration) -> Configuration:
+    """What runs once the configuration that was read is taken: it, but for what needs a restart."""
+    return _taken(running, read, "")
 
 
 def changed_keys(before: Configuration, after: Configuration) -> tuple[str, ...]:
@@ -42,3 +52,15 @@ def _changed(before: Section, after: Section, prefix: str) -> Iterator[str]:
             yield from _changed(old, new, f"{path}.")
         elif old != new:
             yield path
+
+
+def _taken(running: SomeSection, read: Section, prefix: str) -> SomeSection:
+    changes: dict[str, object] = {}
+    for key in keys(type(running)):
+        old, new = getattr(running, key.attribute), getattr(read, key.attribute)
+        path = f"{prefix}{key.name}"
+        if isinstance(old, Section) and isinstance(new, Section):
+            changes[key.attribute] = _taken(old, new, f"{path}.")
+        elif path in TAKEN:
+            changes[key.attribute] = new
+    return structs.replace(running, **changes)

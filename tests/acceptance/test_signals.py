@@ -243,7 +243,7 @@ async def test_an_outbox_of_a_later_version_is_left_alone(tmp_path: Path) -> Non
 
 
 async def test_a_reload_takes_effect_and_names_what_needs_a_restart(tmp_path: Path) -> None:
-    """SIGHUP: a longer window holds the second change back, the level changes, other keys are named."""
+    """SIGHUP: a longer window holds the second change back, the level changes, other keys are named until a restart."""
     async with Emulator() as emulator, Manager(tmp_path / "notify") as manager:
         site = Site(tmp_path, emulator.url)
         async with site.daemon(manager.environment) as daemon:
@@ -278,10 +278,16 @@ async def test_a_reload_takes_effect_and_names_what_needs_a_restart(tmp_path: Pa
             await daemon.line("delivered", document="Other")
             assert held(emulator, "Doc") == ("Success", "second"), "the third waits out the new window"
             assert {line["level"] for line in daemon.lines[seen:]} == {"info"}
-            # Back again: what was held back by the window goes out.
+            # Who reloads again is told again.
+            daemon.signal(signal.SIGHUP)
+            said = await daemon.line("reloaded", times=2)
+            assert (said["changed"], said["needs_restart"]) == (["delivery.timeout"], ["delivery.timeout"])
+            # Back again: what was held back by the window goes out, and nothing needs a restart any more.
             site.configure({"debounce": {"window": "0s"}})
             daemon.signal(signal.SIGHUP)
-            await daemon.line("reloaded", times=2)
+            said = await daemon.line("reloaded", times=3)
+            assert "delivery.timeout" not in said["changed"]
+            assert said["needs_restart"] == []
             site.drop("Doc", "Failed", "fourth")
             await emulator.wait_for(lambda ledger: any(each.message == "fourth" for each in ledger))
 

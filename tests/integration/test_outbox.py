@@ -20,6 +20,7 @@ import pytest
 import structlog
 
 from domain_support import (
+    HOUR,
     NODE,
     OTHER_NODE,
     PROBLEM,
@@ -55,7 +56,7 @@ from ssm_status_reporter.outbox.database import Migration as Step
 from ssm_status_reporter.outbox.lock import Holder, Lock, OutboxInUseError, find_holder, lock_path
 from ssm_status_reporter.outbox.snapshot import snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
-from ssm_status_reporter.outbox.tables import Tables
+from ssm_status_reporter.outbox.tables import FACT_COMPARISON, Tables
 
 SECONDS_MAX: Final = 300.0
 NOW: Final = Now(START_MS, START_MS)
@@ -149,6 +150,13 @@ async def attempts(committer: WatchedCommitter, more: int) -> None:
     async with asyncio.timeout(SECONDS_MAX):
         while committer.progress < enough:  # noqa: ASYNC110 (the thread has no event for it)
             await asyncio.sleep(0.01)
+
+
+async def replaced(path: Path, elsewhere: Path) -> None:
+    """An outbox that was made elsewhere, and has nothing in it, takes the file's place."""
+    async with outbox(elsewhere / "outbox.db"):
+        pass
+    (elsewhere / "outbox.db").replace(path)
 
 
 @contextmanager
@@ -489,6 +497,30 @@ async def test_what_another_process_left_in_a_replaced_outbox_is_settled_as_at_a
         assert claim.association.document == "Document-10"
         assert (await committer.submit(contents)).counters[Count.CALLS] == 1
     assert snapshot(path, NOW).node.instance_id == "mi-0"
+
+
+async def test_what_was_learnt_of_the_service_goes_on_in_a_replaced_outbox(tmp_path: Path, path: Path) -> None:
+    """`status` shows the comparison in force, whether this process learnt it or an earlier one (rule 7)."""
+    clock = ManualClock()
+    _, learning = outbox_at(path, clock, lambda: 0.5)
+    try:
+        await learning.observe([result("Success", "old")])
+        (claim,) = (await learning.claim(1, frozenset(), ())).claims
+        await learning.settle(claim, Delivered("id"))
+        clock.advance(HOUR)
+        await learning.observe([result("Success", "new", at_ms=HOUR)])
+        (claim,) = (await learning.claim(1, frozenset(), ())).claims
+        assert await learning.learn(claim, report("Success", "old"))
+        await replaced(path, tmp_path / "other")
+        await learning.totals()
+        assert snapshot(path, NOW).comparison == "status"
+    finally:
+        await learning.close()
+    async with outbox(path) as (_, later):
+        assert await later.fact(FACT_COMPARISON) == "status"
+        await replaced(path, tmp_path / "another")
+        await later.totals()
+        assert snapshot(path, NOW).comparison == "status"
 
 
 async def test_an_outbox_that_is_replaced_by_what_is_none_is_set_aside(path: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class SqliteOutbox:
         self.policy = policy
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
-        self._facts: dict[str, str] = {}
+        self._facts: Mapping[str, str] = {}
         committer.adopt = self._adopt
         committer.on_adopted = self._adopted
 
@@ -193,6 +193,7 @@ class SqliteOutbox:
         """Note what the service compares, if its StatusUnchanged to the claim shows it (rule 7)."""
         has_learnt = await self._committer.submit(lambda tables: self._learn(tables, claim, held))
         if has_learnt:
+            self._keep(FACT_COMPARISON, Comparison.STATUS)
             self.policy = replace(self.policy, comparison=Comparison.STATUS, learning=False)
         return has_learnt
 
@@ -216,12 +217,18 @@ class SqliteOutbox:
 
     async def put_fact(self, name: str, value: str) -> None:
         """Remember what ``status`` is to show, in whatever file is the outbox's."""
-        self._facts[name] = value
+        self._keep(name, value)
         await self._committer.submit(lambda tables: tables.put_fact(name, value))
 
     async def fact(self, name: str) -> str | None:
-        """What is remembered under that name."""
-        return await self._committer.submit(lambda tables: tables.fact(name), Durability.PROCESS_DEATH)
+        """What is remembered under that name, from now on in whatever file is the outbox's."""
+        value = await self._committer.submit(lambda tables: tables.fact(name), Durability.PROCESS_DEATH)
+        if value is not None:
+            self._keep(name, value)
+        return value
+
+    def _keep(self, name: str, value: str) -> None:
+        self._facts = {**self._facts, name: value}  # another one: the committer's thread may be going through it
 
     async def close(self) -> None:
         """Commit what was submitted, then close the file."""

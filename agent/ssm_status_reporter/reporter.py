@@ -275,7 +275,8 @@ class Reporter:
 
     def _start(self, calls: asyncio.TaskGroup, claim: Claim) -> None:
         self._out.add(claim)
-        self._rate = self._rate.taken(1)
+        # What stood by may go out long after the last turn: tokens that came meanwhile beyond the burst are none.
+        self._rate = self._rate.at(self._clock.now().steady_ms).taken(1)
         calls.create_task(self._serve(claim))
 
     async def _serve(self, claim: Claim) -> None:

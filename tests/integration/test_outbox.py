@@ -253,6 +253,26 @@ async def test_a_claim_that_was_withdrawn_takes_nothing(path: Path) -> None:
         assert claim.association.document == "Document-0"
 
 
+async def test_what_shares_a_commit_is_told_in_its_order_after_what_stood_by(path: Path) -> None:
+    """A source lets go of the older result first: a crash in between leaves the newer one to be met again."""
+    async with outbox(path) as (committer, running):
+        told: list[str] = []
+        go_on = threading.Event()
+
+        def tell(name: str, future: asyncio.Future[Any]) -> None:
+            future.add_done_callback(lambda _: told.append(name))
+
+        committer.submit(lambda _: go_on.wait(SECONDS_MAX), Durability.PROCESS_DEATH)
+        together = [asyncio.ensure_future(running.observe([result(status)])) for status in ("Pending", "Failed")]
+        tell("older", together[0])
+        tell("newer", together[1])
+        tell("claim", standing := running.stand_by(2))
+        await asyncio.sleep(0)  # both are submitted
+        go_on.set()
+        await asyncio.gather(standing, *together)
+        assert told == ["claim", "older", "newer"]
+
+
 async def test_a_claim_withdrawn_while_its_commit_is_under_way_is_made(path: Path) -> None:
     """Nobody is left with a report that is claimed and that nobody works on."""
     async with outbox(path) as (committer, running):

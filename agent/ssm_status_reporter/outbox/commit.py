@@ -2,8 +2,10 @@
 
 Rules:
   * An operation is a function of the `Tables`; all operations of a batch share one transaction and one fsync.
-    Nobody learns the result of an operation before its batch is committed.
+    Nobody learns the result of an operation before its batch is committed; then they are told in their order, for
+    a source that lets go of the newer result before the older one meets the older one after a crash.
   * One operation may stand by: it is done last in the next batch that is fsynced, and costs no commit of its own.
+    It is told first, for it is in a hurry.
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
@@ -138,6 +140,8 @@ class Committer:
                 self._in_hand = 0
             if not committed:
                 break
+            if self.ends_standing:
+                batch.insert(0, batch.pop())
             self._deliver(self._succeed, batch)
         self._connection.close()
 
@@ -147,7 +151,7 @@ class Committer:
 
     @staticmethod
     def _succeed(batch: list[_Job[Any]]) -> None:
-        for job in reversed(batch):  # what stood by first: it is in a hurry
+        for job in batch:
             if not job.future.done():
                 job.future.set_result(job.result)
 

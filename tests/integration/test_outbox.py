@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -291,6 +292,19 @@ async def test_a_claim_withdrawn_while_its_commit_is_under_way_is_made(path: Pat
         go_on.set()
         await committing
         assert len((await standing).claims) == 1
+
+
+async def test_a_defect_is_no_news_of_a_claim_that_nobody_waits_for_any_more(path: Path) -> None:
+    """Who brought the commit tells of the defect; beside it there is no line about a future."""
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["message"]))
+    async with outbox(path) as (committer, running):
+        running.stand_by(2)
+        with pytest.raises(ZeroDivisionError):
+            await committer.submit(lambda _: 1 // 0)
+    del committer, running
+    gc.collect()
+    assert said == []
 
 
 async def test_a_commit_that_is_tried_again_makes_the_claim_once(path: Path) -> None:

@@ -810,9 +810,9 @@ async def test_news_of_a_quiet_node_takes_its_token_of_the_time_it_goes_out(path
         await sim.observe("Failed", *DOCUMENTS[:3])
         await sim.run_for(HOUR)
         assert len(sim.service.calls) == 3
-        assert all(
-            later.at_ms - earlier.at_ms >= SECOND for earlier, later in pairwise(sim.service.calls)
-        ), "one call a second, from the first one on"
+        assert all(later.at_ms - earlier.at_ms >= SECOND for earlier, later in pairwise(sim.service.calls)), (
+            "one call a second, from the first one on"
+        )
 
 
 async def test_news_takes_only_the_slots_that_are_left(path: Path) -> None:

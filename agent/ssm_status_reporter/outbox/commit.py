@@ -106,6 +106,7 @@ class Committer:
     def stand_by(self, operation: Operation[T]) -> "asyncio.Future[T]":
         """The operation's result, once another one brought it a commit; cancelled when it is withdrawn before that."""
         job = _Job(operation, Durability.PROCESS_DEATH, self._loop.create_future())
+        job.future.add_done_callback(_heard)
         with self._wake:
             self._standing = job
         return job.future
@@ -326,6 +327,12 @@ class Committer:
 
 def _is_durable(batch: list[_Job[Any]]) -> bool:
     return any(job.durability is Durability.POWER_LOSS for job in batch)
+
+
+def _heard(standing: "asyncio.Future[Any]") -> None:
+    """A defect is told by those who brought the commit; who stood by may be gone already."""
+    if not standing.cancelled():
+        standing.exception()
 
 
 def _nothing(_: Tables) -> None:

@@ -191,13 +191,14 @@ class Reporter:
             return wait_until_ms
         taken = await self._outbox.claim_questions(1, self._traffic.no_questions_until_ms(now_ms))
         for claim in taken.claims:
-            self._traffic.begin_question(claim)
+            self._traffic.begin_question(claim, now_ms)
             calls.create_task(self._deliver(claim))
         return taken.next_due_ms
 
     def _start(self, calls: asyncio.TaskGroup, taken: Claims) -> None:
+        now_ms = self._clock.now().steady_ms
         for claim in taken.claims:
-            self._traffic.begin(claim)
+            self._traffic.begin(claim, now_ms)
             calls.create_task(self._deliver(claim))
 
     async def _deliver(self, claim: Claim) -> None:

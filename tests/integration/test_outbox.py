@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -261,6 +262,26 @@ async def test_a_claim_that_was_withdrawn_takes_nothing(path: Path) -> None:
         assert claim.association.document == "Document-0"
 
 
+async def test_what_shares_a_commit_is_told_in_its_order_after_what_stood_by(path: Path) -> None:
+    """A source lets go of the older result first: a crash in between leaves the newer one to be met again."""
+    async with outbox(path) as (committer, running):
+        told: list[str] = []
+        go_on = threading.Event()
+
+        def tell(name: str, future: asyncio.Future[Any]) -> None:
+            future.add_done_callback(lambda _: told.append(name))
+
+        committer.submit(lambda _: go_on.wait(SECONDS_MAX), Durability.PROCESS_DEATH)
+        together = [asyncio.ensure_future(running.observe([result(status)])) for status in ("Pending", "Failed")]
+        tell("older", together[0])
+        tell("newer", together[1])
+        tell("claim", standing := running.stand_by(2))
+        await asyncio.sleep(0)  # both are submitted
+        go_on.set()
+        await asyncio.gather(standing, *together)
+        assert told == ["claim", "older", "newer"]
+
+
 async def test_a_claim_withdrawn_while_its_commit_is_under_way_is_made(path: Path) -> None:
     """Nobody is left with a report that is claimed and that nobody works on."""
     async with outbox(path) as (committer, running):
@@ -279,6 +300,19 @@ async def test_a_claim_withdrawn_while_its_commit_is_under_way_is_made(path: Pat
         go_on.set()
         await committing
         assert len((await standing).claims) == 1
+
+
+async def test_a_defect_is_no_news_of_a_claim_that_nobody_waits_for_any_more(path: Path) -> None:
+    """Who brought the commit tells of the defect; beside it there is no line about a future."""
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["message"]))
+    async with outbox(path) as (committer, running):
+        running.stand_by(2)
+        with pytest.raises(ZeroDivisionError):
+            await committer.submit(lambda _: 1 // 0)
+    del committer, running
+    gc.collect()
+    assert said == []
 
 
 async def test_a_commit_that_is_tried_again_makes_the_claim_once(path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -800,6 +801,18 @@ async def test_news_takes_no_more_than_the_rate_and_the_slots_allow(path: Path, 
         await sim.run_until(HOUR)
         assert delivered(sim, DOCUMENTS, "Failed")
         assert sim.service.most_out == 2
+
+
+async def test_news_of_a_quiet_node_takes_its_token_of_the_time_it_goes_out(path: Path) -> None:
+    """No tokens come for the time before it, when the bucket was full (rule 12)."""
+    async with simulation(path, pace=replace(FAST, rate_per_second=1, burst=1)) as sim:
+        await sim.run_for(HOUR)
+        await sim.observe("Failed", *DOCUMENTS[:3])
+        await sim.run_for(HOUR)
+        assert len(sim.service.calls) == 3
+        assert all(later.at_ms - earlier.at_ms >= SECOND for earlier, later in pairwise(sim.service.calls)), (
+            "one call a second, from the first one on"
+        )
 
 
 async def test_news_takes_only_the_slots_that_are_left(path: Path) -> None:

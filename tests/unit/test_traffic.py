@@ -48,7 +48,7 @@ def traffic() -> Traffic:
 def test_calls_take_slots_until_they_end(traffic: Traffic) -> None:
     """Three may be out; a fourth waits for a slot, not for a token."""
     for each in (FIRST, SECOND_ONE, THIRD):
-        traffic.begin(each)
+        traffic.begin(each, START_MS)
     assert (traffic.calls_out, traffic.slots, next_token_after_ms(traffic)) == (3, 0, None)
     traffic.end(SECOND_ONE)
     assert traffic.slots == 1
@@ -57,16 +57,24 @@ def test_calls_take_slots_until_they_end(traffic: Traffic) -> None:
 def test_a_call_waits_for_a_token_where_slots_are_free() -> None:
     """With the burst spent the next call goes out when its token has come."""
     traffic = Traffic(replace(PACE, burst=1), at(0).steady_ms)
-    traffic.begin(FIRST)
+    traffic.begin(FIRST, START_MS)
     assert next_token_after_ms(traffic) in {200, 201}
     assert isinstance(traffic.admission(at(201)), Open)
     assert (traffic.slots, next_token_after_ms(traffic)) == (1, None)
 
 
+def test_a_call_after_a_quiet_time_takes_a_token_of_its_own_time() -> None:
+    """A full bucket keeps nothing of what would have come before: with a burst of one the second call waits."""
+    traffic = Traffic(replace(PACE, burst=1), START_MS)
+    traffic.begin(FIRST, at(3600 * SECOND).steady_ms)
+    traffic.admission(at(3600 * SECOND))
+    assert traffic.slots == 0
+
+
 def test_questions_of_reconciliation_have_their_share(traffic: Traffic) -> None:
     """The next one waits, while reports may go out."""
     assert traffic.next_question_ms(at(0).steady_ms) is None
-    traffic.begin_question(FIRST)
+    traffic.begin_question(FIRST, START_MS)
     waits_ms = 1000 / (PACE.rate_per_second * RECONCILE_RATE_SHARE)
     next_ms = traffic.next_question_ms(at(0).steady_ms)
     assert next_ms is not None
@@ -77,7 +85,7 @@ def test_questions_of_reconciliation_have_their_share(traffic: Traffic) -> None:
 def test_it_is_quiet_while_nothing_is_out_and_nothing_is_shut(traffic: Traffic) -> None:
     """A call, and a hold on whatever, end the quiet."""
     assert is_quiet(traffic)
-    traffic.begin(FIRST)
+    traffic.begin(FIRST, START_MS)
     assert not is_quiet(traffic)
     noted(traffic, FIRST, INVALID, 0)
     traffic.end(FIRST)
@@ -113,7 +121,7 @@ def test_a_shut_node_has_one_probe(traffic: Traffic) -> None:
     assert traffic.no_questions_until_ms(due_ms - 1) == {NODE: due_ms - 1 + PACE.backoff.initial_ms}
     assert traffic.nodes_to_probe(due_ms) == [NODE]
     assert traffic.no_questions_until_ms(due_ms) == {}
-    traffic.begin(SECOND_ONE)
+    traffic.begin(SECOND_ONE, START_MS)
     assert traffic.nodes_to_probe(due_ms) == []
     assert traffic.no_questions_until_ms(due_ms) == {NODE: due_ms + PACE.backoff.initial_ms}
 
@@ -128,12 +136,12 @@ def test_what_may_have_been_mended_is_probed_at_once(traffic: Traffic) -> None:
 
 def test_a_probe_that_was_out_when_it_was_mended_is_followed_by_another(traffic: Traffic) -> None:
     """It may have gone with the keys from before; the one after it waits its time."""
-    traffic.begin(FIRST)
+    traffic.begin(FIRST, START_MS)
     traffic.hurry(Scope.CREDENTIALS, at(0))
     noted(traffic, FIRST, EXPIRED, 10)
     traffic.end(FIRST)
     assert isinstance(traffic.admission(at(10)), Probe)
-    traffic.begin(FIRST)
+    traffic.begin(FIRST, START_MS)
     noted(traffic, FIRST, EXPIRED, 20)
     traffic.end(FIRST)
     assert isinstance(traffic.admission(at(20)), Shut)
@@ -150,8 +158,8 @@ def test_an_association_that_is_held_for_itself_is_hurried_by_name(traffic: Traf
 
 def test_a_reload_counts_for_what_goes_out_from_now_on(traffic: Traffic) -> None:
     """Fewer slots than calls are out: nothing more until they end."""
-    traffic.begin(FIRST)
-    traffic.begin(SECOND_ONE)
+    traffic.begin(FIRST, START_MS)
+    traffic.begin(SECOND_ONE, START_MS)
     traffic.repace(replace(PACE, concurrency=1, rate_per_second=1.0))
     assert (traffic.slots, traffic.free_slots, traffic.calls_per_second) == (0, -1, 1.0)
     traffic.end(FIRST)

@@ -62,9 +62,10 @@ class Traffic:
         """No call is out and nothing is shut: nothing but a new pace changes what the next call goes by."""
         return not self._out and not self.board
 
-    def begin(self, claim: Claim) -> None:
-        """Its slot is taken, and a token."""
+    def begin(self, claim: Claim, now_ms: int) -> None:
+        """Its slot is taken, and a token: one of now, for what came to a full bucket before is none."""
         self._out.add(claim)
+        self._rate = self._rate.at(now_ms)
         self.go_on()
 
     def go_on(self) -> None:
@@ -126,10 +127,10 @@ class Traffic:
         self._questions = self._questions.at(now_ms)
         return self._questions.at_ms + self._questions.wait_ms if self._questions.wait_ms else None
 
-    def begin_question(self, claim: Claim) -> None:
+    def begin_question(self, claim: Claim, now_ms: int) -> None:
         """As `begin`, out of the share that is reconciliation's."""
         self._questions = self._questions.taken(1)
-        self.begin(claim)
+        self.begin(claim, now_ms)
 
     def no_questions_until_ms(self, now_ms: int) -> dict[str, int]:
         """The nodes of which no question may go out now, and until when: their probe is out, or not due."""

@@ -2,8 +2,10 @@
 
 Rules:
   * An operation is a function of the `Tables`; all operations of a batch share one transaction and one fsync.
-    Nobody learns the result of an operation before its batch is committed.
+    Nobody learns the result of an operation before its batch is committed; then they are told in their order, for
+    a source that lets go of the newer result before the older one meets the older one after a crash.
   * One operation may stand by: it is done last in the next batch that is fsynced, and costs no commit of its own.
+    It is told first, for it is in a hurry.
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
@@ -104,6 +106,7 @@ class Committer:
     def stand_by(self, operation: Operation[T]) -> "asyncio.Future[T]":
         """The operation's result, once another one brought it a commit; cancelled when it is withdrawn before that."""
         job = _Job(operation, Durability.PROCESS_DEATH, self._loop.create_future())
+        job.future.add_done_callback(_heard)
         with self._wake:
             self._standing = job
         return job.future
@@ -138,6 +141,8 @@ class Committer:
                 self._in_hand = 0
             if not committed:
                 break
+            if self.ends_standing:
+                batch.insert(0, batch.pop())
             self._deliver(self._succeed, batch)
         self._connection.close()
 
@@ -147,7 +152,7 @@ class Committer:
 
     @staticmethod
     def _succeed(batch: list[_Job[Any]]) -> None:
-        for job in reversed(batch):  # what stood by first: it is in a hurry
+        for job in batch:
             if not job.future.done():
                 job.future.set_result(job.result)
 
@@ -322,6 +327,12 @@ class Committer:
 
 def _is_durable(batch: list[_Job[Any]]) -> bool:
     return any(job.durability is Durability.POWER_LOSS for job in batch)
+
+
+def _heard(standing: "asyncio.Future[Any]") -> None:
+    """A defect is told by those who brought the commit; who stood by may be gone already."""
+    if not standing.cancelled():
+        standing.exception()
 
 
 def _nothing(_: Tables) -> None:

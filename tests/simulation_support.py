@@ -140,6 +140,8 @@ class Simulation:
         self.committer, self.outbox = outbox_at(path, clock, retry_jitter or chance, policy, plan, committing)
         self.reporter = Reporter(self.outbox, self.service, clock, hold_jitter or chance, pace)
         self.outbox.on_news = self.reporter.wake
+        self.running: asyncio.Task[None]
+        """The reporter's loop."""
 
     async def observe(self, status: str, *associations: Association, message: str = "") -> None:
         """A run of each has ended so."""
@@ -193,7 +195,7 @@ async def simulation(
     """A daemon that runs; at the end it is stopped, and the calls that are out are let end."""
     sim = Simulation(path, clock or ManualClock(), policy, pace, plan, committing, hold_jitter, retry_jitter)
     await sim.outbox.recover()
-    running = asyncio.create_task(sim.reporter.run())
+    running = sim.running = asyncio.create_task(sim.reporter.run())
     try:
         yield sim
         sim.reporter.stop()

@@ -74,7 +74,7 @@ class Delivery:
             self.answers += 1
             step = settlement.then
             if step is not None:
-                self._traffic.go_on()
+                self._traffic.go_on(self._clock.now().steady_ms)
 
     async def _ask(self, claim: Claim) -> Settlement:
         answer = await self._service.describe(claim.association)
@@ -122,7 +122,7 @@ class Delivery:
     async def _learn(self, claim: Claim) -> None:
         """StatusUnchanged although the message differed: ask what is held, and learn from it (rule 7)."""
         answer = await self._service.describe(claim.association)
-        self._traffic.go_on()
+        self._traffic.go_on(self._clock.now().steady_ms)
         if isinstance(answer, Held) and await self._outbox.learn(claim, answer.report):
             say_learnt(claim)
 

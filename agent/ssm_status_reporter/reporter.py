@@ -19,6 +19,7 @@ from ssm_status_reporter.delivery import Delivery
 from ssm_status_reporter.domain.announcement import Follower
 from ssm_status_reporter.domain.entry import Claim
 from ssm_status_reporter.domain.holds import HoldBoard, Open, Probe, Shut
+from ssm_status_reporter.domain.limits import TOLD_AFTER_SECONDS
 from ssm_status_reporter.domain.outcome import Scope
 from ssm_status_reporter.domain.traffic import Pace, Traffic
 from ssm_status_reporter.outbox.claims import Claims
@@ -49,7 +50,7 @@ class Reporter:
         self._stopping = False
         self._turns = 0
         self.turned = asyncio.Event()
-        """Set at each turn of the loop: something may have happened. Whoever waits for it clears it."""
+        """Set when something may have happened: at each turn, and after a start. Whoever waits for it clears it."""
 
     def wake(self) -> None:
         """Look again: something may be due, or may no more."""
@@ -110,13 +111,16 @@ class Reporter:
 
     async def _rest_until(self, calls: asyncio.TaskGroup, steady_ms: int | None) -> None:
         """Sleep until woken, or until then; what stood by takes meanwhile is started."""
-        timer = None if steady_ms is None else asyncio.ensure_future(self._clock.sleep_until(steady_ms))
-        if timer is not None:
+        timer = None
+        if steady_ms is not None and not self._woken:
+            timer = asyncio.ensure_future(self._clock.sleep_until(steady_ms))
             timer.add_done_callback(self._ring)
         try:
             while not self._woken and (timer is None or not timer.done()):
                 taken = await self._stand_by()
-                self._start(calls, taken)
+                if taken.claims:
+                    self._start(calls, taken)
+                    asyncio.get_running_loop().call_later(TOLD_AFTER_SECONDS, self.turned.set)
                 if taken.next_due_ms is not None and (steady_ms is None or taken.next_due_ms < steady_ms):
                     return
         finally:
@@ -137,7 +141,9 @@ class Reporter:
         finally:
             standing.remove_done_callback(self._ring)
             self._outbox.withdraw()
-        return _NOTHING if standing.cancelled() else await standing
+        if not standing.done():
+            await asyncio.wait({standing})  # its commit is under way; one that fails lets go of it
+        return _NOTHING if standing.cancelled() else standing.result()
 
     def _ring(self, _: object) -> None:
         self._bell.set()

@@ -315,20 +315,36 @@ async def test_a_defect_is_no_news_of_a_claim_that_nobody_waits_for_any_more(pat
     assert said == []
 
 
-async def test_a_commit_that_is_tried_again_makes_the_claim_once(path: Path) -> None:
-    """A failing disk neither loses the claim nor makes it twice."""
+async def test_a_commit_that_fails_lets_go_of_the_claim(path: Path) -> None:
+    """A failing disk keeps nobody waiting who only stood by; what it brings at last is told of as news."""
     async with outbox(path) as (committer, running):
+        told: list[str] = []
+        running.on_news = lambda: told.append("news")
         errors = [sqlite3.OperationalError("disk I/O error")]
 
         def failing(_: Tables) -> None:
             if errors:
                 raise errors.pop()
 
-        await running.observe(documents(0, 1))
+        under_way, go_on = threading.Event(), threading.Event()
+
+        def waiting(_: Tables) -> None:
+            under_way.set()
+            assert go_on.wait(SECONDS_MAX)
+
         standing = running.stand_by(2)
-        await committer.submit(failing)
-        assert len((await standing).claims) == 1
-        assert not (await running.claim(2, frozenset(), ())).claims
+        committer.submit(waiting, Durability.PROCESS_DEATH)
+        await asyncio.to_thread(under_way.wait, SECONDS_MAX)
+        committer.submit(failing)
+        observing = asyncio.ensure_future(running.observe(documents(0, 1)))  # in one batch with what fails
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait({standing})
+        assert standing.cancelled()
+        assert not observing.done()
+        await observing
+        assert told == ["news"]
+        assert len((await running.claim(2, frozenset(), ())).claims) == 1
 
 
 async def test_a_defect_in_an_operation_reaches_its_caller_and_changes_nothing(path: Path) -> None:

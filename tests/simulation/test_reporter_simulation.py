@@ -1,11 +1,13 @@
 """The reporter in virtual time: who waits for whom, how often what is called, and what a restart remembers."""
 
 import asyncio
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -23,6 +25,7 @@ from domain_support import (
     ManualClock,
     SlowCommitter,
     SwiftCommitter,
+    WatchedCommitter,
     contents,
     outbox_at,
     quietly,
@@ -896,6 +899,37 @@ async def test_news_whose_claim_was_under_way_at_the_stop_is_delivered(path: Pat
         sim.reporter.stop()
         await observing
     assert [call.association for call in sim.service.calls] == [SICK]
+
+
+class _FailingCommitter(WatchedCommitter):
+    """A committer that a disk lets through only when it is mended."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.mended = threading.Event()
+        self.mended.set()
+
+    def _commit(self, batch: list[Any]) -> None:
+        if not self.mended.is_set():
+            raise sqlite3.OperationalError("disk I/O error")
+        super()._commit(batch)
+
+
+async def test_a_stop_waits_for_no_commit_that_a_claim_stood_by_for(path: Path) -> None:
+    """On a full disk an idle daemon stops as quickly as ever."""
+    async with simulation(path, committing=_FailingCommitter) as sim:
+        await sim.rest()
+        committer = cast("_FailingCommitter", sim.committer)
+        committer.mended.clear()
+        observing = asyncio.ensure_future(sim.observe("Failed", SICK))
+        await asyncio.sleep(0)
+        sim.reporter.stop()
+        async with asyncio.timeout(STOP_SECONDS_MAX):
+            await sim.running
+        assert not observing.done()
+        committer.mended.set()
+        await observing
+    assert sim.service.calls == []
 
 
 async def test_a_reporter_that_was_cancelled_takes_nothing_more(path: Path) -> None:

@@ -132,6 +132,8 @@ EVENTS_PER_DRAIN_MAX: Final = 1024
 # The service manager.
 STATUS_SECONDS_MIN: Final = 5.0
 """The status line is brought up to date no more often."""
+TOLD_AFTER_SECONDS: Final = 0.05
+"""That a quiet node's report goes out is told so much later: whoever looks then is not in its way."""
 STATUS_HINT_CHARS_MAX: Final = 200
 """What the status line shows of a hold's hint; `status` has it whole."""
 

@@ -63,14 +63,14 @@ class Traffic:
         return not self._out and not self.board
 
     def begin(self, claim: Claim, now_ms: int) -> None:
-        """Its slot is taken, and a token: one of now, for what came to a full bucket before is none."""
+        """Its slot is taken, and a token."""
         self._out.add(claim)
-        self._rate = self._rate.at(now_ms)
-        self.go_on()
+        self.go_on(now_ms)
 
-    def go_on(self) -> None:
+    def go_on(self, now_ms: int) -> None:
         """One more call in a slot that is taken; it is not optional, and may owe its token."""
-        self._rate = self._rate.taken(1)
+        # A token of now: what would have come to a full bucket before is none.
+        self._rate = self._rate.at(now_ms).taken(1)
 
     def end(self, claim: Claim) -> None:
         """Its slot is free again."""

@@ -5,7 +5,7 @@ Rules:
     Nobody learns the result of an operation before its batch is committed; then they are told in their order, for
     a source that lets go of the newer result before the older one meets the older one after a crash.
   * One operation may stand by: it is done last in the next batch that is fsynced, and costs no commit of its own.
-    It is told first, for it is in a hurry.
+    It is told first, for it is in a hurry; a batch that fails lets go of it.
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
@@ -104,7 +104,7 @@ class Committer:
         return job.future
 
     def stand_by(self, operation: Operation[T]) -> "asyncio.Future[T]":
-        """The operation's result, once another one brought it a commit; cancelled when it is withdrawn before that."""
+        """The operation's result, once another brought it a commit; cancelled when it is withdrawn, or that fails."""
         job = _Job(operation, Durability.PROCESS_DEATH, self._loop.create_future())
         job.future.add_done_callback(_heard)
         with self._wake:
@@ -146,7 +146,7 @@ class Committer:
             self._deliver(self._succeed, batch)
         self._connection.close()
 
-    def _deliver(self, how: Callable[..., None], *arguments: object) -> None:
+    def _deliver(self, how: Callable[..., object], *arguments: object) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(how, *arguments)
 
@@ -191,6 +191,7 @@ class Committer:
                 self._roll_back()
                 if not isinstance(error, sqlite3.OperationalError | OSError | OutboxError):
                     raise
+                self._let_stand_down(batch)
                 if not failing:
                     log.error(  # noqa: TRY400 (an operator needs the reason, not where in this code it met us)
                         "outbox cannot be written: nothing is acknowledged until it can, nothing is lost",
@@ -208,6 +209,12 @@ class Committer:
                 if failing:
                     log.info("outbox can be written again", path=str(self._path))
                 return True
+
+    def _let_stand_down(self, batch: list[_Job[Any]]) -> None:
+        """Nobody waits for a failing disk because of a claim that it might have brought."""
+        if self.ends_standing:
+            self.ends_standing = False
+            self._deliver(batch.pop().future.cancel)
 
     def _attempt(self, batch: list[_Job[Any]]) -> bool:
         """Whether the batch was committed; False when the file was broken and has been set aside for the next attempt.

@@ -496,6 +496,29 @@ async def test_what_cannot_be_removed_is_tried_again() -> None:
     ]
 
 
+async def test_what_is_written_into_a_file_that_could_not_be_removed_is_handed_in() -> None:
+    """A writer that is late, and a file that stays: its last word arrives, without a restart."""
+    clock = TurnedClock()
+    intake = RecordingIntake()
+    with unprivileged() as spool:
+        async with running(spool, intake, clock):
+            drop(spool, "first.json", result_bytes())
+            await intake.until(lambda: len(intake.results) == 1)
+            await until(lambda: taken(spool) == [])
+            intake.commits.clear()
+            drop(spool, "a.json", result_bytes("early"))
+            await intake.until(lambda: len(intake.offered) == 2)
+            (spool / ".taken").chmod(0o500)
+            intake.commits.set()
+            await clock.asleep.wait()
+            (spool / ".taken" / "a.json").write_bytes(result_bytes("late, and longer"))
+            (spool / ".taken").chmod(0o700)
+            clock.turn(SPOOL_RETRY_MS_MAX)
+            await intake.until(lambda: len(intake.results) == 3)
+            await until(lambda: taken(spool) == [])
+    assert intake.messages()[1:] == ["early", "late, and longer"]
+
+
 async def test_a_directory_that_may_not_be_entered_is_tried_again() -> None:
     """Said once with what to do, and taken up when its permissions are mended."""
     clock = TurnedClock()

@@ -55,7 +55,7 @@ def status(ctx: click.Context, *, as_json: bool, watch: bool) -> None:
 
 def _lines(state: Snapshot) -> Iterator[str]:
     node, daemon, outbox = state.node, state.daemon, state.outbox
-    who = f"{node.instance_id or 'node not known yet'} in {node.region or '?'}"
+    who = f"{node.instance_id} in {node.region}" if node.instance_id else "not known yet"
     runs = f"running, process {daemon.pid} since {daemon.started_at}" if daemon.running else "not running"
     yield f"node          {who}"
     yield f"daemon        {click.style(runs, fg='green' if daemon.running else 'red')}"
@@ -71,7 +71,7 @@ def _lines(state: Snapshot) -> Iterator[str]:
         f"{counters['suppressed_stale']} stale, {counters['coalesced']} coalesced, {counters['dead']} dead"
     )
     yield (
-        f"calls         {counters['calls']} made, {counters['retried']} of them had to be repeated; "
+        f"calls         {counters['calls']} made, {counters['retried']} of them retried, besides the probes of holds; "
         f"{counters['refused']} inputs refused"
     )
     if state.comparison is not None:

@@ -72,6 +72,10 @@ class SpoolQueue:
             self._deferred.remove(name)
             self.add(Spot(Place.SPOOL, name))
 
+    def is_held(self, name: str) -> bool:
+        """Whether somebody handles the name."""
+        return name in self._held
+
     def is_unfinished(self, name: str) -> bool:
         """Whether a claimed file of that name waits in ``.taken/``."""
         return self._held.get(name) is Held.UNFINISHED

@@ -137,8 +137,7 @@ class SpoolReader:
         if released:
             self._queue.free(accepted.name)
         else:
-            self._queue.hold(accepted.name, Held.UNFINISHED)
-            self._queue.add(Spot(Place.TAKEN, accepted.name))
+            self._read_again(accepted.name)
 
     @property
     def left_some(self) -> bool:
@@ -146,22 +145,35 @@ class SpoolReader:
         return bool(self._unremoved)
 
     def remove_left(self) -> None:
-        """Try again to remove what could not be. Another file that has its name by now is left alone."""
+        """Try again to remove what could not be; what was written to since is due once more."""
         for name, committed in list(self._unremoved.items()):
             with suppress(OSError):
-                self._spool.release(name, committed)
+                removed = self._spool.release(name, committed)
                 del self._unremoved[name]
+                if not removed and not self._queue.is_held(
+                    name
+                ):  # held: there is a newer file of that name by now
+                    self._read_again(name)
         if not self._unremoved:
-            log.info("accepted files can be removed again", path=self._settings.path)
+            log.info("accepted files can be removed again", path=self._taken_path)
+
+    def _read_again(self, name: str) -> None:
+        """A claimed file was written to after its result was read."""
+        self._queue.hold(name, Held.UNFINISHED)
+        self._queue.add(Spot(Place.TAKEN, name))
+
+    @property
+    def _taken_path(self) -> str:
+        return f"{self._settings.path}/{TAKEN}"
 
     def _leave(self, name: str, committed: State, error: OSError) -> None:
         if not self._unremoved:
             log.error(
                 "accepted files cannot be removed: their results are stored, and removing them is tried again",
-                path=self._settings.path,
-                file=printable(f"{TAKEN}/{name}"),
+                path=self._taken_path,
+                file=printable(name),
                 error=error.strerror,
-                hint="let this daemon write in that directory",
+                hint="let this daemon remove files there (no sticky bit)",
             )
         if len(self._unremoved) < REMEMBERED_FILES_MAX:
             self._unremoved[name] = committed

@@ -10,6 +10,7 @@ Rules:
 """
 
 import asyncio
+import errno
 import heapq
 import os
 from typing import Final
@@ -35,6 +36,16 @@ from ssm_status_reporter.sources.spool_watch import SpoolWatch
 
 _ENTRIES_PER_TURN: Final = 512
 """Directory entries scanned before other tasks get their turn: about 2 ms."""
+
+_REMEDY: Final = "let this daemon read and write in the directory (no sticky bit)"
+_REMEDIES: Final[dict[int | None, str]] = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room on the disk: its quota is used up",
+    errno.EROFS: "make its file system writable",
+    errno.EIO: "check the disk",
+    errno.EMFILE: "raise the limit of open files",
+    errno.ENFILE: "raise fs.file-max, the machine's limit of open files",
+}
 
 log = structlog.get_logger()
 
@@ -252,7 +263,7 @@ class SpoolSession:
                 path=self._path,
                 file=printable(spots[0].name) if spots else None,
                 error=error.strerror,
-                hint="let this daemon read and write in the directory (no sticky bit), and make room on the disk",
+                hint=_REMEDIES.get(error.errno, _REMEDY),
             )
         if len(self._retry_spots) + len(spots) <= REMEMBERED_FILES_MAX:
             self._retry_spots.update(dict.fromkeys(spots))

@@ -1,7 +1,7 @@
 """Delivery: the work on one claim, from its first call until its slot is free again.
 
 Rules (numbers as in ARCHITECTURE.md):
-  8. A claim is a question or an update; a settled question may go on with the update, in the same slot.
+  9. A claim is a question or an update; a settled question may go on with the update, in the same slot.
  10. What an answer shuts is noted before its report is settled, and so before it can be due again.
  11. What came of each call is said once, and announced to the follower, after its settlement.
 

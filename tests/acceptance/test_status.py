@@ -88,6 +88,7 @@ async def test_before_any_run_there_is_nothing_and_that_is_no_error(tmp_path: Pa
     readable = await site.run("status")
     assert readable.code == 0
     assert "not running" in readable.output
+    assert readable.output.splitlines()[0].split(maxsplit=1) == ["node", "not known yet"]
 
 
 async def test_it_works_while_the_daemon_runs_and_after_it_stopped_or_was_killed(tmp_path: Path) -> None:

@@ -463,22 +463,27 @@ async def test_what_cannot_be_claimed_is_tried_again() -> None:
     assert len([line for line in lines if "cannot be taken now" in line["event"]]) == 1
 
 
+async def leave_in_taken(spool: Path, intake: RecordingIntake, clock: TurnedClock, *names: str) -> None:
+    """Results of these names are accepted, and their files cannot be removed."""
+    drop(spool, "first.json", result_bytes())
+    await intake.until(lambda: len(intake.results) == 1)
+    await until(lambda: taken(spool) == [])
+    intake.commits.clear()
+    for name in names:
+        drop(spool, f"{name}.json", result_bytes(name))
+    await intake.until(lambda: len(intake.offered) == 1 + len(names))
+    (spool / ".taken").chmod(0o500)
+    intake.commits.set()
+    await clock.asleep.wait()
+
+
 async def test_what_cannot_be_removed_is_tried_again() -> None:
     """Accepted files that stay: said once, handed in once, in the way of no new one, and gone in the end."""
     clock = TurnedClock()
     intake = RecordingIntake()
     with unprivileged() as spool, capture_logs() as lines:
         async with running(spool, intake, clock):
-            drop(spool, "first.json", result_bytes())
-            await intake.until(lambda: len(intake.results) == 1)
-            await until(lambda: taken(spool) == [])
-            intake.commits.clear()
-            drop(spool, "a.json", result_bytes("a"))
-            drop(spool, "b.json", result_bytes("b"))
-            await intake.until(lambda: len(intake.offered) == 3)
-            (spool / ".taken").chmod(0o500)
-            intake.commits.set()
-            await clock.asleep.wait()
+            await leave_in_taken(spool, intake, clock, "a", "b")
             for _ in range(3):
                 clock.turn(SPOOL_RETRY_MS_MAX)
                 clock.asleep.clear()
@@ -502,21 +507,13 @@ async def test_what_is_written_into_a_file_that_could_not_be_removed_is_handed_i
     intake = RecordingIntake()
     with unprivileged() as spool:
         async with running(spool, intake, clock):
-            drop(spool, "first.json", result_bytes())
-            await intake.until(lambda: len(intake.results) == 1)
-            await until(lambda: taken(spool) == [])
-            intake.commits.clear()
-            drop(spool, "a.json", result_bytes("early"))
-            await intake.until(lambda: len(intake.offered) == 2)
-            (spool / ".taken").chmod(0o500)
-            intake.commits.set()
-            await clock.asleep.wait()
+            await leave_in_taken(spool, intake, clock, "a")
             (spool / ".taken" / "a.json").write_bytes(result_bytes("late, and longer"))
             (spool / ".taken").chmod(0o700)
             clock.turn(SPOOL_RETRY_MS_MAX)
             await intake.until(lambda: len(intake.results) == 3)
             await until(lambda: taken(spool) == [])
-    assert intake.messages()[1:] == ["early", "late, and longer"]
+    assert intake.messages()[1:] == ["a", "late, and longer"]
 
 
 async def test_a_directory_that_may_not_be_entered_is_tried_again() -> None:

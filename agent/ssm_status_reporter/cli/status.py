@@ -55,7 +55,7 @@ def status(ctx: click.Context, *, as_json: bool, watch: bool) -> None:
 
 def _lines(state: Snapshot) -> Iterator[str]:
     node, daemon, outbox = state.node, state.daemon, state.outbox
-    who = f"{node.instance_id} in {node.region}" if node.instance_id else "not known yet"
+    who = (node.instance_id or "not known yet") + (f" in {node.region}" if node.region else "")
     runs = f"running, process {daemon.pid} since {daemon.started_at}" if daemon.running else "not running"
     yield f"node          {who}"
     yield f"daemon        {click.style(runs, fg='green' if daemon.running else 'red')}"

@@ -93,14 +93,18 @@ async def test_a_port_in_use_is_an_unavailable_service() -> None:
 
 
 async def test_a_bad_faults_file_is_bad_configuration(tmp_path: Path) -> None:
-    """Every error of a faults file is on a line with its key path; the exit code is 78, as for a missing file."""
+    """Every error of a faults file is told with its line and key path; the exit code is 78, as for a missing file."""
     faults = tmp_path / "faults.yaml"
     faults.write_text("compare: nothing\nrules: [{latency: 1}]\n", "utf-8")
-    for path, told in ((faults, ["compare: ", "rules[0].latency: "]), (tmp_path / "none", ["[Errno 2]"])):
+    missing = tmp_path / "none"
+    for path, told in (
+        (faults, [f"{faults}:1: compare: ", f"{faults}:2: rules[0].latency: "]),
+        (missing, [f"{missing}: cannot be read: No such file or directory"]),
+    ):
         async with command("--faults", str(path)) as process:
             output, errors = await asyncio.wait_for(process.communicate(), WAIT_SECONDS_MAX)
         assert (process.returncode, output) == (os.EX_CONFIG, b"")
         lines = errors.decode().splitlines()
         assert len(lines) == len(told)
         for line, start in zip(lines, told, strict=True):
-            assert line.startswith(f"{path}: {start}")
+            assert line.startswith(start)

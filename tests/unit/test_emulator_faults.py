@@ -2,6 +2,7 @@
 
 import pytest
 
+from ssm_status_reporter.config.errors import BadConfiguration
 from ssm_status_reporter.emulator.faults import (
     EXAMPLE,
     Effect,
@@ -10,13 +11,12 @@ from ssm_status_reporter.emulator.faults import (
     Kind,
     Match,
     Outage,
-    PlanError,
     Rule,
     Throttle,
-    decode_plan,
     skew_ms,
 )
 from ssm_status_reporter.emulator.injector import Injector, Request, any_matcher, request_matcher
+from ssm_status_reporter.emulator.plan_file import parse_plan
 
 UPDATE = Request("UpdateAssociationStatus", "i-0123456789abcdef0", "AWS-RunPatchBaseline")
 
@@ -30,59 +30,90 @@ def answers(plan: FaultPlan, requests: int) -> list[str | None]:
 
 def test_the_example_that_help_shows_is_a_plan() -> None:
     """A user who copies the example from --help gets no complaint, and each kind of fault is in it."""
-    plan = decode_plan(EXAMPLE)
+    plan = parse_plan(EXAMPLE, "faults.yaml")
     written = {entry if isinstance(entry, str) else entry.code or entry.kind for entry in plan.rules[2].errors}
     assert set(Kind) - {Kind.ERROR} <= written
     assert all(f"\n{key}:" in f"\n{EXAMPLE}" for key in FaultPlan.__struct_fields__)
 
 
 def test_an_empty_file_is_a_healthy_service() -> None:
-    """An empty faults file means no faults."""
-    assert decode_plan("") == FaultPlan()
+    """An empty faults file, or one whose sections have all their keys commented out, means no faults."""
+    assert parse_plan("", "faults.yaml") == FaultPlan()
+    assert parse_plan("rules:\nnodes:\n  # invalid: [i-*]\n", "faults.yaml") == FaultPlan()
 
 
-def test_every_error_is_told_with_its_key_path() -> None:
-    """A user sees all mistakes of a faults file at once, each where it is."""
-    with pytest.raises(PlanError) as caught:
-        decode_plan(
+def test_every_error_is_told_with_its_line_its_key_path_and_what_to_write() -> None:
+    """A user sees all mistakes of a faults file at once, each where it is and what it is close to."""
+    with pytest.raises(BadConfiguration) as caught:
+        parse_plan(
             """
-            compare: messages
-            compares: status
-            associations: [{instance_id: i-1}]
-            clock_skew: 5
-            outages: [{after: 5s, for: 1.5s}]
-            rules:
-              - {latency: soon, throttle: {rate: 0}}
-              - errors: [resett, {kind: hang, status: 500}, {}, {code: SlowDown, times: -1}]
-              - no
-            """
+compare: messages
+compares: status
+associations: [{instance_id: i-1}]
+documents: {invalid: [17]}
+clock_skew: 5
+outages: [{after: 5s, for: 1.5s}]
+rules:
+  - {latency: soon, throttle: {rate: 0}, document: 2026}
+  - {latency: -1s, latency: 1s, throttle: 5}
+  - errors: [resett, {kind: hang, status: 500}, {}, {code: SlowDown, times: -1}, {code: slow}, {kind: hanged}]
+  - no
+""",
+            "faults.yaml",
         )
-    paths = [problem.partition(": ")[0] for problem in caught.value.problems]
-    assert paths == [
-        "compare",
-        "compares",
-        "associations[0].document",
-        "clock_skew",
-        "outages[0].for",
-        "rules[0].latency",
-        "rules[0].throttle.rate",
-        "rules[1].errors[0]",
-        "rules[1].errors[1]",
-        "rules[1].errors[2]",
-        "rules[1].errors[3].times",
-        "rules[2]",
+    code = "an error code, such as InternalServerError"
+    kinds = "reset, hang, lose_reply, empty_200, cut_200, html"
+    pair = "name either an error code (code: ThrottlingException) or a kind other than error (kind: hang)"
+    duration = "write a whole number and one of ms, s, m, h, such as 2s"
+    assert str(caught.value).splitlines() == [
+        (
+            "faults.yaml:2: compare: must be one of status, status+message, status+message+additional_info, "
+            "not 'messages' (did you mean `status+message`?)"
+        ),
+        "faults.yaml:3: compares: unknown key (did you mean `compare`?)",
+        "faults.yaml:4: associations[0].document: required",
+        "faults.yaml:5: documents.invalid[0]: must be a text, and YAML reads it as 17 (a number to YAML) (quote it)",
+        "faults.yaml:6: clock_skew: must be a duration with its unit, not 5 (a number to YAML) (write 5s or 5ms)",
+        f"faults.yaml:7: outages[0].for: not a duration: '1.5s' ({duration})",
+        f"faults.yaml:9: rules[0].latency: not a duration: 'soon' ({duration})",
+        "faults.yaml:9: rules[0].throttle.rate: Expected `float` > 0.0, and this is 0 (a number to YAML)",
+        "faults.yaml:9: rules[0].document: must be a text, and YAML reads it as 2026 (a number to YAML) (quote it)",
+        "faults.yaml:10: rules[1].latency: must not be negative: -1s",
+        "faults.yaml:10: rules[1].latency: set twice (remove one of them)",
+        "faults.yaml:10: rules[1].throttle: must be a section, not 5 (a number to YAML)",
+        (
+            f"faults.yaml:11: rules[2].errors[0]: must be {code}, or one of {kinds} or a section, not 'resett' "
+            "(did you mean `reset`?)"
+        ),
+        "faults.yaml:11: rules[2].errors[1]: hang has no status",
+        f"faults.yaml:11: rules[2].errors[2]: {pair}",
+        "faults.yaml:11: rules[2].errors[3].times: Expected `int` >= 0, and this is -1 (a number to YAML)",
+        f"faults.yaml:11: rules[2].errors[4].code: must be {code}, not 'slow'",
+        (
+            f"faults.yaml:11: rules[2].errors[5].kind: must be one of error, {kinds}, not 'hanged' "
+            "(did you mean `hang`?)"
+        ),
+        "faults.yaml:12: rules[3]: must be a section, not no (false to YAML)",
     ]
-    assert caught.value.problems[0] == (
-        "compare: not one of status, status+message, status+message+additional_info: 'messages'"
-    )
 
 
-@pytest.mark.parametrize("text", ["- 1", "5", "rules: [", "rules: null"])
-def test_what_is_no_mapping_or_no_yaml_is_refused(text: str) -> None:
-    """A faults file of the wrong form is an error with a reason, not a traceback."""
-    with pytest.raises(PlanError) as caught:
-        decode_plan(text)
-    assert len(caught.value.problems) == 1
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- 1", "f:1: must be a section, not a list"),
+        ("5", "f:1: must be a section, not 5 (a number to YAML)"),
+        ("rules: {}", "f:1: rules: must be a list, not a section"),
+        ("associations: some", "f:1: associations: must be any or a list, not 'some'"),
+        ("rules: [", "f:1: not YAML: "),
+        ("nodes: *others", "f:1: not YAML: aliases"),
+    ],
+)
+def test_what_is_no_mapping_or_no_yaml_is_refused(text: str, told: str) -> None:
+    """A faults file of the wrong form is one error with a reason, not a traceback."""
+    with pytest.raises(BadConfiguration) as caught:
+        parse_plan(text, "f")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(told)
 
 
 def test_errors_come_one_a_request_and_then_no_more() -> None:

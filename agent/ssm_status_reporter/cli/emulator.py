@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ssm_status_reporter.cli.exit_codes import ExitCode
-from ssm_status_reporter.emulator.faults import EXAMPLE, FaultPlan, PlanError, decode_plan
+from ssm_status_reporter.config.errors import BadConfiguration
+from ssm_status_reporter.emulator.faults import EXAMPLE, FaultPlan
+from ssm_status_reporter.emulator.plan_file import load_plan
 
 if TYPE_CHECKING:
     from ssm_status_reporter.emulator.server import Emulator
@@ -37,7 +39,8 @@ def emulator(host: str, port: int, faults: Path | None, ledger: Path | None) -> 
     """
     try:
         plan = _read_plan(faults)
-    except _BadPlanError:
+    except BadConfiguration as error:
+        click.echo(error, err=True)
         raise SystemExit(ExitCode.BAD_CONFIGURATION) from None
     try:
         asyncio.run(_serve(plan, faults, host, port, ledger))
@@ -46,29 +49,16 @@ def emulator(host: str, port: int, faults: Path | None, ledger: Path | None) -> 
         raise SystemExit(ExitCode.UNAVAILABLE) from None
 
 
-class _BadPlanError(Exception):
-    """The faults file is none; its errors were told."""
-
-
 def _read_plan(path: Path | None) -> FaultPlan:
-    if path is None:
-        return FaultPlan()
-    try:
-        return decode_plan(path.read_text("utf-8"))
-    except PlanError as error:
-        problems = error.problems
-    except (OSError, UnicodeDecodeError) as error:
-        problems = (str(error),)
-    for problem in problems:
-        click.echo(f"{path}: {problem}", err=True)
-    raise _BadPlanError
+    return FaultPlan() if path is None else load_plan(path)
 
 
 def _replan(endpoint: "Emulator", faults: Path) -> None:
     """Put the plan in force that the file holds now."""
     try:
         endpoint.faults = _read_plan(faults)
-    except _BadPlanError:
+    except BadConfiguration as error:
+        click.echo(error, err=True)
         click.echo(f"{faults}: not taken, the plan before it stays in force", err=True)
     else:
         click.echo(f"{faults}: read again, in force from now on", err=True)

@@ -1,7 +1,6 @@
-"""The fault plan: what the emulator does to requests, as a YAML file or as values.
+"""The fault plan: what the emulator does to requests, as values; ``plan_file`` reads it from a file.
 
 Rules:
-  * Unknown keys are errors, and every error is told at once with its key path.
   * A rule matches by operation, document and instance id, each a pattern (``*``, ``?``, ``[…]``; default
     ``*``). Rules are looked at in order; latencies of all that match add up, the first fault wins.
   * ``errors`` is a sequence: each matching request takes the next one, an entry with ``times`` serves so
@@ -14,13 +13,9 @@ Rules:
 `EXAMPLE` is such a file; ``ssm-status-reporter emulator --help`` shows it.
 """
 
-import re
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Final, Literal
 
-import msgspec
-import yaml
 from msgspec import Meta, Struct, field
 
 from ssm_status_reporter.domain.quantity import DURATION_PATTERN, duration_ms
@@ -188,88 +183,6 @@ class FaultPlan(_Part, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
 
 
-class PlanError(Exception):
-    """A fault plan that is none; ``problems`` has every error, each with its key path."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = tuple(problems)
-
-
 def skew_ms(text: str) -> int:
     """Milliseconds in a duration that may be negative, such as ``-10m``."""
     return -duration_ms(text[1:]) if text.startswith("-") else duration_ms(text)
-
-
-def decode_plan(text: str) -> FaultPlan:
-    """The plan in a YAML text; an empty one is the default plan. Raises `PlanError`."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PlanError([f"not YAML: {' '.join(str(error).split())}"]) from None
-    data = {} if data is None else data
-    problems = _problems(data, FaultPlan, "")
-    if problems:
-        raise PlanError(problems)
-    return msgspec.convert(data, FaultPlan)
-
-
-def _problems(data: object, wanted: Any, path: str) -> list[str]:
-    """Every error in the data. msgspec stops at the first, so each part is converted on its own."""
-    shape = _shape_for(data, wanted)
-    if isinstance(data, list) and get_origin(shape) is tuple:
-        return [
-            problem
-            for i, item in enumerate(data)
-            for problem in _problems(item, get_args(shape)[0], f"{path}[{i}]")
-        ]
-    if isinstance(data, dict) and isinstance(shape, type) and issubclass(shape, Struct):
-        return _member_problems(data, shape, path)
-    try:
-        msgspec.convert(data, wanted)
-    except msgspec.ValidationError as error:
-        return [f"{path or 'the plan'}: {_reason(error, data, wanted)}"]
-    return []
-
-
-def _member_problems(data: Mapping[object, object], shape: type[Struct], path: str) -> list[str]:
-    fields = {known.encode_name: known for known in msgspec.structs.fields(shape)}
-    below = f"{path}." if path else ""
-    problems: list[str] = []
-    for key, value in data.items():
-        if key in fields:
-            problems += _problems(value, fields[str(key)].type, f"{below}{key}")
-        else:
-            problems.append(f"{below}{key}: unknown key; known are {', '.join(fields)}")
-    problems += [
-        f"{below}{name}: required" for name, known in fields.items() if known.required and name not in data
-    ]
-    if not problems:
-        try:
-            msgspec.convert(data, shape)
-        except msgspec.ValidationError as error:
-            problems.append(f"{path or 'the plan'}: {error}")
-    return problems
-
-
-def _shape_for(data: object, wanted: Any) -> Any:
-    """Of a union, the alternative that the data can only mean: a structure for a mapping, a tuple for a list."""
-    alternatives = get_args(wanted) if get_origin(wanted) is not tuple else ()
-    for shape in alternatives:
-        if isinstance(data, dict) and isinstance(shape, type) and issubclass(shape, Struct):
-            return shape
-        if isinstance(data, list) and get_origin(shape) is tuple:
-            return shape
-    return wanted
-
-
-def _reason(error: msgspec.ValidationError, data: object, wanted: Any) -> str:
-    text = re.sub(r" - at `\$.*`$", "", str(error))
-    if isinstance(data, str) and DURATION_PATTERN.lstrip("^") in repr(wanted):
-        try:
-            skew_ms(data)
-        except ValueError as reason:
-            return str(reason)
-    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
-        text = f"not one of {', '.join(wanted)}"
-    return f"{text}: {data!r}"

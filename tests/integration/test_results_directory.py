@@ -438,7 +438,7 @@ async def test_a_file_that_may_not_be_read_is_refused_with_the_remedy() -> None:
 
 
 async def test_what_cannot_be_claimed_is_tried_again() -> None:
-    """A directory that is not writable: said once, nothing lost, and taken up when it is writable again."""
+    """A directory that is not writable: said once, as is its end, nothing lost, and taken up when it is writable."""
     clock = TurnedClock()
     intake = RecordingIntake()
     with unprivileged() as spool, capture_logs() as lines:
@@ -460,7 +460,10 @@ async def test_what_cannot_be_claimed_is_tried_again() -> None:
             clock.turn(SPOOL_RETRY_MS_MAX)
             await intake.until(lambda: len(intake.results) == 3)
     assert intake.refused == 0
-    assert len([line for line in lines if "cannot be taken now" in line["event"]]) == 1
+    assert [line["event"] for line in lines if " be taken " in line["event"]] == [
+        "files in the results directory cannot be taken now; they stay, and are tried again",
+        "files in the results directory can be taken again",
+    ]
 
 
 async def leave_in_taken(spool: Path, intake: RecordingIntake, clock: TurnedClock, *names: str) -> None:

@@ -5,7 +5,7 @@ Rules:
     overlap with further turns; `RESULTS_IN_FLIGHT_MAX` bounds what is claimed and not committed.
   * Events are drained between turns. What the kernel had to drop, a scan finds.
   * A scan goes by parts, oldest file first, so that a directory of any size takes bounded memory.
-  * What the file system does not do now is said once, and tried again at growing intervals.
+  * What the file system does not do now is said once, and tried again at growing intervals; so is said that it does.
   * A stop waits, within a bound, for the commits that are under way, and removes their files.
 """
 
@@ -162,9 +162,6 @@ class SpoolSession:
             raise
         self._release(batch)
         self._in_flight -= len(batch)
-        if not self._retry_spots and not self._reader.left_some:
-            self._retry_ms = SPOOL_RETRY_MS_MIN
-            self._troubles_said.clear()
         if self._queue or self._scan_due or self._reader.left_some:
             self._wake.set()
 
@@ -241,6 +238,15 @@ class SpoolSession:
             self._retry = tasks.create_task(self._retry_later())
         if self._timer is None and self._queue.next_deadline_ms() is not None:
             self._timer = tasks.create_task(self._ripen())
+        if self._retry is None and not self._queue and not self._scan_due:
+            self._note_recovery()
+
+    def _note_recovery(self) -> None:
+        """Everything was looked at, and nothing is left to be tried again."""
+        self._retry_ms = SPOOL_RETRY_MS_MIN
+        if self._troubles_said:
+            self._troubles_said.clear()
+            log.info("files in the results directory can be taken again", path=self._path)
 
     async def _forget(self, names: list[bytes]) -> None:
         for name in names:

@@ -1,9 +1,11 @@
 """``status`` of the installed command: the contract's shape, at any time, for whoever may read."""
 
+import asyncio
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from acceptance_support import NODE, REGION, Site
+from acceptance_support import NODE, REGION, Site, faults
+from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.emulator.faults import FaultPlan
 from ssm_status_reporter.emulator.server import Emulator
 
@@ -173,6 +176,23 @@ async def test_what_waits_and_why_is_shown_to_programs_and_people(tmp_path: Path
     assert MOMENT.fullmatch(hold["next_probe_at"])
     for text in ("InstanceId parameter", "ssm:UpdateAssociationStatus", "ValidationException", "running, process"):
         assert text in readable
+    assert f"1 failed attempt, next attempt {absent['next_attempt_at']}" in readable
+
+
+async def test_what_is_due_says_since_when(tmp_path: Path) -> None:
+    """A report whose time has come, and that waits for a daemon or for its turn, has no next attempt in the past."""
+    async with Emulator(faults({"code": "TooManyUpdates", "times": 0})) as emulator:
+        site = Site(tmp_path, emulator.url)
+        async with site.daemon() as daemon:
+            site.drop("Doc", "Success", "done")
+            await daemon.state(lambda state: state["counters"]["retried"], "refused once")
+            await daemon.stop()
+        due_at = site.association("Doc")["next_attempt_at"]
+        while date_text(time.time_ns() // 1_000_000) <= due_at:  # half a second at most
+            await asyncio.sleep(0.05)
+        readable = (await site.run("status")).output
+    assert f", due since {due_at}" in readable
+    assert "next attempt" not in readable
 
 
 @needs_root

@@ -184,6 +184,13 @@ def test_codes_are_found_in_all_their_forms(status: int, body: bytes, headers: d
     assert outcome.problem.code == code
 
 
+def test_an_error_without_a_message_says_so() -> None:
+    """What an operator reads behind the code is never nothing."""
+    outcome = updated(400, b'{"__type":"InvalidDocument"}')
+    assert isinstance(outcome, Refused)
+    assert outcome.problem.message == "HTTP 400 without a message"
+
+
 @pytest.mark.parametrize("status", [301, 400, 403, 404, 407])
 @pytest.mark.parametrize(
     "body", [REFUSING_HTML, b"", b"\xfcberlastet", b"[1]", b'{"__type":5}', b'{"message":"x"}']

@@ -10,6 +10,7 @@ import msgspec
 
 from ssm_status_reporter.cli.exit_codes import ExitCode
 from ssm_status_reporter.cli.invocation import load_configuration
+from ssm_status_reporter.domain.rfc3339 import milliseconds
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox.database import OutboxError
 from ssm_status_reporter.outbox.snapshot import AssociationView, Snapshot, snapshot
@@ -41,19 +42,20 @@ def status(ctx: click.Context, *, as_json: bool, watch: bool) -> None:
     clock = SystemClock()
     while True:
         try:
-            state = snapshot(path, clock.now())
+            now = clock.now()
+            state = snapshot(path, now)
         except OutboxError as error:
             click.echo(str(error), err=True)
             ctx.exit(ExitCode.FAILED)
         if watch and sys.stdout.isatty() and not as_json:
             click.echo(_CLEAR, nl=False)
-        click.echo(msgspec.json.encode(state).decode() if as_json else "\n".join(_lines(state)))
+        click.echo(msgspec.json.encode(state).decode() if as_json else "\n".join(_lines(state, now.wall_ms)))
         if not watch:
             return
         time.sleep(WATCH_SECONDS)
 
 
-def _lines(state: Snapshot) -> Iterator[str]:
+def _lines(state: Snapshot, now_ms: int) -> Iterator[str]:
     node, daemon, outbox = state.node, state.daemon, state.outbox
     who = (node.instance_id or "not known yet") + (f" in {node.region}" if node.region else "")
     runs = f"running, process {daemon.pid} since {daemon.started_at}" if daemon.running else "not running"
@@ -83,10 +85,10 @@ def _lines(state: Snapshot) -> Iterator[str]:
         yield f"              next probe {hold.next_probe_at}"
     if state.associations:
         yield ""
-        yield from _table(state.associations)
+        yield from _table(state.associations, now_ms)
 
 
-def _table(associations: list[AssociationView]) -> Iterator[str]:
+def _table(associations: list[AssociationView], now_ms: int) -> Iterator[str]:
     ranked = sorted(associations, key=lambda row: (_ORDER[row.state], row.instance_id, row.document))
     shown = ranked[:ROWS_MAX]
     document_width = max(len("DOCUMENT"), *(len(row.document) for row in shown))
@@ -95,7 +97,7 @@ def _table(associations: list[AssociationView]) -> Iterator[str]:
     for row in shown:
         state = click.style(f"{row.state:<13}", fg=_COLOURS[row.state])
         yield f"{state} {row.document:<{document_width}} {row.instance_id:<{node_width}} {_held(row)}"
-        yield from (f"{'':<13} {line}" for line in _details(row))
+        yield from (f"{'':<13} {line}" for line in _details(row, now_ms))
     if len(ranked) > len(shown):
         yield f"… and {len(ranked) - len(shown)} more; status --json has them all"
 
@@ -106,13 +108,21 @@ def _held(row: AssociationView) -> str:
     return f"{row.acknowledged.status} at {row.acknowledged.observed_at}"
 
 
-def _details(row: AssociationView) -> Iterator[str]:
+def _details(row: AssociationView, now_ms: int) -> Iterator[str]:
     if row.pending is not None:
-        due = f", next attempt {row.next_attempt_at}" if row.next_attempt_at else ""
-        yield f"to deliver: {row.pending.status} at {row.pending.observed_at}, {row.attempts} failed attempts{due}"
+        attempts = "1 failed attempt" if row.attempts == 1 else f"{row.attempts} failed attempts"
+        due = "" if row.next_attempt_at is None else f", {_when(row.next_attempt_at, now_ms)}"
+        yield f"to deliver: {row.pending.status} at {row.pending.observed_at}, {attempts}{due}"
     if row.last_error is not None:
         error = row.last_error
         request = f" [request {error.request_id}]" if error.request_id else ""
         yield f"last error: {error.code}: {error.message}{request} at {error.at}"
         if error.hint:
             yield f"            {error.hint}"
+
+
+def _when(next_attempt_at: str, now_ms: int) -> str:
+    """What is due waits for its turn: for the rate, or a free call."""
+    if milliseconds(next_attempt_at) <= now_ms:
+        return f"due since {next_attempt_at}"
+    return f"next attempt {next_attempt_at}"

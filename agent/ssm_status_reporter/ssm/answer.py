@@ -169,7 +169,8 @@ def _clocks_apart(reply: Reply, message: str) -> bool:
 
 
 def _problem(reply: Reply, error: ServiceError, remedy: str) -> Problem:
-    return Problem(error.code or f"HTTP{reply.status}", error.message, request_id(reply), remedy)
+    message = error.message or f"HTTP {reply.status} without a message"
+    return Problem(error.code or f"HTTP{reply.status}", message, request_id(reply), remedy)
 
 
 def _no_description(reply: Reply) -> Problem:

@@ -4,7 +4,9 @@
 
 The floor is raw inotify, one FULL commit and one POST on a kept connection (floor.py); the peer is boto3 in a
 loop (peer.py); the service is a sink that answers at once (sink.py). Absolute figures are this machine's; the
-ratios are what to compare. Nothing here passes or fails: the goals stand beside the figures.
+ratios are what to compare. The absolute goals are from a machine on which boto3 takes `GOALS_PEER_MS`: a figure
+"at its pace" is what that leaves of ours, an estimate. Nothing here passes or fails: the goals stand beside the
+figures.
 """
 
 import http.client
@@ -30,6 +32,8 @@ DELIVERED_RESULTS = 6_000
 INGESTED_RESULTS = 10_000
 MEMORY_RESULTS = 100_000
 PEER_CALLS = 3_000
+GOALS_PEER_MS = 1.05
+"""CPU of a boto3 call on the machine that the absolute goals are from (2 cores, Debian 12, Python 3.11)."""
 ASSOCIATIONS = 200
 WAIT_SECONDS_MAX = 300.0
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -182,8 +186,21 @@ def latencies_ms(spool: Path, port: int) -> list[float]:
     return found[LATENCY_RESULTS // 10 :]
 
 
+def peer_ms() -> float:
+    """CPU of a boto3 call, just now: the speed of a shared machine changes within minutes."""
+    with sink() as port:
+        out = subprocess.run(
+            [sys.executable, str(HERE / "peer.py"), str(port), str(PEER_CALLS)],
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+    return float(out.stdout) * 1000 / PEER_CALLS
+
+
 def measure_latency(command: str) -> None:
     """Close to arrival, beside the floor's."""
+    pace = GOALS_PEER_MS / peer_ms()
     with sink() as port, tempfile.TemporaryDirectory(prefix="floor-") as home:
         spool = Path(home, "spool")
         spool.mkdir()
@@ -196,35 +213,34 @@ def measure_latency(command: str) -> None:
     for name, values in (("floor", floor), ("daemon", ours)):
         cuts = statistics.quantiles(values, n=100)
         say(f"close to arrival, {name}", f"p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms")
-    ratio = statistics.median(ours) / statistics.median(floor)
-    say("close to arrival, daemon / floor", f"{ratio:.1f}", "p50 at most 2.5 ms and 3.5 times the floor")
+    median_ms = statistics.median(ours)
+    say(
+        "close to arrival, daemon / floor",
+        f"{median_ms / statistics.median(floor):.1f}",
+        "p50 at most 2.5 ms and 3.5 times the floor",
+    )
+    say("close to arrival, at the goals' pace", f"p50 {median_ms * pace:.2f} ms, by estimate")
 
 
 def measure_delivery(command: str) -> None:
     """Delivered a second, and the CPU of each, beside boto3's."""
-    with sink() as port:
-        out = subprocess.run(
-            [sys.executable, str(HERE / "peer.py"), str(port), str(PEER_CALLS)],
-            capture_output=True,
-            check=True,
-            text=True,
-        )
-        peer_ms = float(out.stdout) * 1000 / PEER_CALLS
-        with daemon(command, port) as subject:
-            drafts = draft(subject.spool, 1, DELIVERED_RESULTS, DELIVERED_RESULTS)
-            cpu = subject.cpu_seconds()
-            began = time.monotonic()
-            drop(subject.spool, drafts)
-            came: list[int] = []
-            while len(came) < DELIVERED_RESULTS:
-                time.sleep(0.05)
-                came += arrivals(port)
-            ours_ms = (subject.cpu_seconds() - cpu) * 1000 / DELIVERED_RESULTS
-            seconds = max(came) / 1e9 - began
-    say("delivered a second", f"{DELIVERED_RESULTS / seconds:.0f}", "at least 850")
-    say("CPU a report, boto3", f"{peer_ms:.2f} ms")
+    boto3_ms = peer_ms()
+    with sink() as port, daemon(command, port) as subject:
+        drafts = draft(subject.spool, 1, DELIVERED_RESULTS, DELIVERED_RESULTS)
+        cpu = subject.cpu_seconds()
+        began = time.monotonic()
+        drop(subject.spool, drafts)
+        came: list[int] = []
+        while len(came) < DELIVERED_RESULTS:
+            time.sleep(0.05)
+            came += arrivals(port)
+        ours_ms = (subject.cpu_seconds() - cpu) * 1000 / DELIVERED_RESULTS
+        rate = DELIVERED_RESULTS / (max(came) / 1e9 - began)
+    say("delivered a second", f"{rate:.0f}", "at least 850")
+    say("delivered a second, at the goals' pace", f"{rate * boto3_ms / GOALS_PEER_MS:.0f}, by estimate")
+    say("CPU a report, boto3", f"{boto3_ms:.2f} ms")
     say("CPU a report, daemon", f"{ours_ms:.2f} ms")
-    say("CPU a report, daemon / boto3", f"{ours_ms / peer_ms:.2f}", "at most 1")
+    say("CPU a report, daemon / boto3", f"{ours_ms / boto3_ms:.2f}", "at most 1")
 
 
 def measure_ingestion(command: str) -> None:
@@ -255,7 +271,7 @@ def measure_memory(command: str) -> None:
 
 def say(what: str, figure: str, goal: str = "") -> None:
     """One line."""
-    print(f"{what:<38} {figure:<28} {goal}", flush=True)
+    print(f"{what:<38} {figure:<29} {goal}", flush=True)
 
 
 def main(command: str) -> None:

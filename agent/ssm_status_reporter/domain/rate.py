@@ -37,6 +37,8 @@ class Rate:
 
     def at(self, now_ms: int) -> "Rate":
         """The same bucket, later: tokens have come."""
+        if now_ms == self.at_ms:
+            return self
         elapsed_ms = max(0, now_ms - self.at_ms)
         tokens = min(float(self.burst), self.tokens + elapsed_ms * self.per_second / 1000)
         return replace(self, tokens=tokens, at_ms=now_ms)

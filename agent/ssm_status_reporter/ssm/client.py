@@ -3,9 +3,9 @@
 Rules:
   * Nothing is raised for what the service, the network or the machine's set-up answers; each is an outcome. Only
     cancellation and programming errors pass.
-  * The SDK's retries are off, its connections and timeouts bounded; ``timeout_ms`` bounds the whole call, the
-    loading of credentials included. Connecting gets half of it, so that what was never sent is told apart from
-    what was sent and not answered.
+  * The SDK's retries are off, its connections bounded; ``timeout_ms`` bounds the whole call, the loading of
+    credentials included. Connecting gets half of it, so that what was never sent is told apart from what was sent
+    and not answered.
   * Signing is ours, by the SDK's own hooks and signer: `Credentials` brings the keys and the clock the time, so
     that renewed keys and a corrected clock reach the next call without a new client; calls in flight keep theirs.
   * When the service refuses the time of a call, its Date header tells the skew, and the next signature is
@@ -17,7 +17,7 @@ Rules:
 
 import asyncio
 import time
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 import structlog
@@ -31,7 +31,6 @@ from botocore.exceptions import (
     HTTPClientError,
     ProfileNotFound,
     ProxyConnectionError,
-    ReadTimeoutError,
     SSLError,
 )
 
@@ -113,30 +112,23 @@ class SsmClient:
         return None if self._last_reply is None else skew_ms(self._last_reply)
 
     async def _exchange(self, operation: Operation, body: bytes) -> Reply | Failure:
-        deadline = asyncio.get_running_loop().time() + self._settings.timeout_ms / 1000
+        transport: Transport | None = None
         try:
-            async with asyncio.timeout_at(deadline):
-                transport = self._transport or await self._opened()
-                keys = await self._credentials.keys()
-        except TimeoutError:
-            return _withheld(
-                Scope.CREDENTIALS, "CredentialsTimeout", "no credentials came within the call's timeout"
-            )
-        except NoKeysError as error:
-            return _withheld(Scope.CREDENTIALS, error.code, str(error))
-        except (BotoCoreError, ValueError) as error:
-            return _unusable(error)
-        except OSError as error:
-            return _unreadable(error)
-        # Nothing between here and the signature suspends: what is read here is what signs.
-        correction_ms = self._correction_ms
-        timestamp = time.strftime(
-            SIGV4_TIMESTAMP, time.gmtime((self._clock.now().wall_ms + correction_ms) // 1000)
-        )
-        try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(self._settings.timeout_ms / 1000):
+                ready = await self._ready()
+                if isinstance(ready, Withheld):
+                    return ready
+                transport, keys = ready
+                # Nothing between here and the signature suspends: what is read here is what signs.
+                correction_ms = self._correction_ms
+                timestamp = time.strftime(
+                    SIGV4_TIMESTAMP, time.gmtime((self._clock.now().wall_ms + correction_ms) // 1000)
+                )
                 raw = await transport.exchange(operation, body, keys, timestamp)
         except TimeoutError:
+            if transport is None:
+                detail = "no credentials came within the call's timeout"
+                return _withheld(Scope.CREDENTIALS, "CredentialsTimeout", detail)
             return broken_off(Break.TIMEOUT, f"no reply within {self._settings.timeout_ms} ms", operation)
         except OversizedReplyError as error:
             return broken_off(Break.OVERSIZED, str(error), operation)
@@ -146,6 +138,17 @@ class SsmClient:
         reply = Reply(raw.status, raw.headers, raw.body, self._clock.now().wall_ms, correction_ms)
         self._last_reply = reply
         return reply
+
+    async def _ready(self) -> tuple[Transport, Any] | Withheld:
+        """What a call needs: the transport, and the keys that sign it."""
+        try:
+            return self._transport or await self._opened(), await self._credentials.keys()
+        except NoKeysError as error:
+            return _withheld(Scope.CREDENTIALS, error.code, str(error))
+        except (BotoCoreError, ValueError) as error:
+            return _unusable(error)
+        except OSError as error:
+            return _unreadable(error)
 
     async def _opened(self) -> Transport:
         async with self._opening:
@@ -183,8 +186,6 @@ def _break(error: BotoCoreError) -> Break | None:
             return Break.TLS
         case ConnectTimeoutError():
             return Break.CONNECT_TIMEOUT
-        case ReadTimeoutError():
-            return Break.TIMEOUT
         case ConnectionClosedError():
             return Break.LOST
         case EndpointConnectionError():

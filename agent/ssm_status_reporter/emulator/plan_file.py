@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin
+from types import UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -74,17 +75,18 @@ class _Reading:
 
     def value(self, node: Node, wanted: Any, path: str) -> object:
         """What the node holds, as plain data; of something bad, no matter what."""
-        for shape in _alternatives(wanted):
-            if isinstance(node, Mapping) and isinstance(shape, type) and issubclass(shape, Struct):
+        shapes = _alternatives(wanted)
+        if isinstance(node, Scalar):
+            return self._scalar(node, wanted, path)
+        for shape in shapes:
+            if isinstance(node, Mapping) and _is_structure(shape):
                 return self._structure(node, shape, path)
-            if isinstance(node, Sequence) and get_origin(shape) is tuple:
+            if isinstance(node, Sequence) and _is_list(shape):
                 item = get_args(shape)[0]
                 return [self.value(child, item, f"{path}[{i}]") for i, child in enumerate(node.items)]
-        if not isinstance(node, Scalar):
-            what = "a section" if isinstance(node, Mapping) else "a list"
-            self._error(path, f"must be {_wanted(wanted)}, not {what}", None, node.position)
-            return None
-        return self._scalar(node, wanted, path)
+        what = "a section" if isinstance(node, Mapping) else "a list"
+        self._error(path, f"must be {_wanted(shapes)}, not {what}", None, node.position)
+        return None
 
     def _structure(self, node: Mapping, shape: type[Struct], path: str) -> dict[str, object]:
         fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
@@ -120,21 +122,16 @@ class _Reading:
         self.errors.append(ConfigurationError(key, reason, hint, position.line, position.column))
 
 
-def _explained(scalar: Scalar, alternatives: tuple[Any, ...], reason: str) -> tuple[str, str | None]:
-    """What is wrong with a value, in the plan's own words where msgspec's (``reason``) would be a pattern's."""
-    what = f"must be {_wanted(*alternatives)}, not {shown(scalar)}"
-    for shape in alternatives:
-        if shape in _DURATIONS:
-            return _not_a_duration(scalar)
-        if isinstance(shape, type) and issubclass(shape, StrEnum):
-            return what, _near(scalar.text, [str(name) for name in shape])
-        if shape == CodeOrKind:
-            return what, _near(scalar.text, _KINDS)
-        if shape == Code or get_origin(shape) is tuple or (isinstance(shape, type) and issubclass(shape, Struct)):
-            return what, None
-        if shape is str:
-            return f"must be a text, and YAML reads it as {shown(scalar)}", "quote it"
-    return f"{reason}, and this is {shown(scalar)}", None
+def _explained(scalar: Scalar, shapes: tuple[Any, ...], reason: str) -> tuple[str, str | None]:
+    """What is wrong with a value, and what to write; msgspec's ``reason`` where the plan has no word of its own."""
+    if any(shape in _DURATIONS for shape in shapes):
+        return _not_a_duration(scalar)
+    if str in shapes:
+        return f"must be a text, and YAML reads it as {shown(scalar)}", "quote it"
+    if any(_word(shape) is None for shape in shapes):
+        return f"{reason}, and this is {shown(scalar)}", None
+    names = [name for shape in shapes for name in _names(shape)]
+    return f"must be {_wanted(shapes)}, not {shown(scalar)}", _near(scalar.text, names)
 
 
 def _not_a_duration(scalar: Scalar) -> tuple[str, str | None]:
@@ -149,32 +146,45 @@ def _not_a_duration(scalar: Scalar) -> tuple[str, str | None]:
     return f"must not be negative: {scalar.text}", None
 
 
-def _wanted(*shapes: Any) -> str:
+def _wanted(shapes: tuple[Any, ...]) -> str:
     """What would be right, in words."""
-    return " or ".join(_word(shape) for wanted in shapes for shape in _alternatives(wanted))
+    return " or ".join(_word(shape) or "one value" for shape in shapes)
 
 
-def _word(shape: Any) -> str:
+def _word(shape: Any) -> str | None:
     if shape == CodeOrKind:
         return f"an error code, such as InternalServerError, or one of {', '.join(_KINDS)}"
     if shape == Code:
         return "an error code, such as InternalServerError"
-    if get_origin(shape) is tuple:
-        return "a list"
-    if isinstance(shape, type) and issubclass(shape, StrEnum):
-        return f"one of {', '.join(shape)}"
-    if isinstance(shape, type) and issubclass(shape, Struct):
+    if _is_structure(shape):
         return "a section"
-    literals = get_args(shape)
-    return str(literals[0]) if literals and isinstance(literals[0], str) else "one value"
+    if _is_list(shape):
+        return "a list"
+    if get_origin(shape) is Literal:
+        return " or ".join(get_args(shape))
+    return f"one of {', '.join(_names(shape))}" if _names(shape) else None
+
+
+def _names(shape: Any) -> tuple[str, ...]:
+    """What may be written there, where that is one of a few names."""
+    if shape == CodeOrKind:
+        return _KINDS
+    return tuple(shape) if isinstance(shape, type) and issubclass(shape, StrEnum) else ()
+
+
+def _is_structure(shape: Any) -> bool:
+    return isinstance(shape, type) and issubclass(shape, Struct)
+
+
+def _is_list(shape: Any) -> bool:
+    return get_origin(shape) is tuple
 
 
 def _alternatives(wanted: Any) -> tuple[Any, ...]:
     """The members of a union but for None, or the type itself."""
-    if hasattr(wanted, "__metadata__") or get_origin(wanted) is tuple or not get_args(wanted):
+    if get_origin(wanted) not in {Union, UnionType}:
         return (wanted,)
-    members = tuple(member for member in get_args(wanted) if member is not type(None))
-    return members if all(not isinstance(member, str) for member in members) else (wanted,)
+    return tuple(member for member in get_args(wanted) if member is not type(None))
 
 
 def _near(written: str, known: Iterable[str], otherwise: str | None = None) -> str | None:

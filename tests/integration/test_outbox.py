@@ -221,6 +221,19 @@ async def test_a_commit_that_is_tried_again_counts_once(path: Path) -> None:
         assert (await committer.submit(contents)).counters[Count.REFUSED] == 3
 
 
+async def test_what_is_refused_while_nothing_can_be_written_does_not_pile_up(path: Path) -> None:
+    """Nobody waits until a refusal is counted: a flood of them is a sum, and counted even by a stop (rule 12)."""
+    async with outbox(path) as (committer, running):
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(1000):
+                running.count_refused(1)
+            assert committer.waiting <= 1
+            other.execute("ROLLBACK")
+        running.count_refused(1)
+    assert snapshot(path, NOW).counters[Count.REFUSED] == 1001
+
+
 # A claim that stands by.
 
 

@@ -95,6 +95,9 @@ class SqliteOutbox:
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
         self._facts: Mapping[str, str] = {}
+        self._refused = 0
+        """Inputs that were refused while others were being counted."""
+        self._is_counting = False
         committer.adopt = self._adopt
         committer.on_adopted = self._adopted
 
@@ -105,8 +108,23 @@ class SqliteOutbox:
         self._found(results, await self._committer.submit(lambda tables: self._observe(tables, results)))
 
     def count_refused(self, inputs: int) -> None:
-        """Count inputs that are no results."""
-        self._committer.submit(lambda tables: tables.count(((Count.REFUSED, inputs),)), Durability.PROCESS_DEATH)
+        """Count inputs that are no results. Nobody waits for it: what cannot be written yet is one sum, not a queue."""
+        self._refused += inputs
+        if not self._is_counting:
+            self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        inputs, self._refused = self._refused, 0
+        self._is_counting = True
+        counting = self._committer.submit(
+            lambda tables: tables.count(((Count.REFUSED, inputs),)), Durability.PROCESS_DEATH
+        )
+        counting.add_done_callback(self._counted)
+
+    def _counted(self, _: object) -> None:
+        self._is_counting = False
+        if self._refused:
+            self._count_waiting()
 
     async def known(self) -> Mapping[bytes, Sighting]:
         """Every remembered sighting of a file that stays where it is, by its name."""
@@ -232,6 +250,8 @@ class SqliteOutbox:
 
     async def close(self) -> None:
         """Commit what was submitted, then close the file."""
+        if self._refused:
+            self._count_waiting()
         await self._committer.close()
 
     # Operations.

@@ -175,6 +175,18 @@ async def test_beyond_the_bound_nothing_more_is_read_and_nothing_is_discarded() 
         await sending
 
 
+async def test_what_is_there_is_read_in_few_turns() -> None:
+    """One message in each turn of the event loop would starve beside a results directory that takes 64 files in one."""
+    wanted, batches, seen = 64, 0, 0
+    async with connection() as (client, script, _):
+        for number in range(wanted):
+            await script.publish(number + 1)
+        while seen < wanted:
+            seen += len(await client.arrivals())
+            batches += 1
+    assert batches <= wanted // 8
+
+
 async def test_a_connection_that_ended_while_nothing_was_read_holds_nobody_up() -> None:
     """What had arrived is settled afterwards, and must not look as if the broker were listened to again."""
     async with connection() as (client, script, _):

@@ -4,6 +4,8 @@ What it changes, each change held by a test (tests/integration/test_mqtt_client.
   * PUBLISH is acknowledged when `settle` says so, not on receipt: paho's ``manual_ack_set`` and ``ack``.
   * `Message` tells DUP, which aiomqtt drops.
   * Backpressure: beyond `MQTT_IN_FLIGHT_MAX` messages nothing is read from the socket; aiomqtt would discard.
+  * All that is there is read in one turn of the event loop, up to that bound; one message in a turn is nothing beside
+    the many files that the results directory takes in one.
   * It connects over a socket that is connected already (mqtt_dial): nothing blocks, nothing runs in a thread.
   * A connection that ends before CONNACK, or while a confirmation is awaited, is noticed at once, not at a timeout.
   * A confirmation is waited for as long as the broker is heard, or is not listened to: Mosquitto 2.0 sends thousands of
@@ -316,8 +318,9 @@ class BrokerClient(aiomqtt.Client):
         self._heard_at = self._loop.time()
         try:
             while not self._paused and self._client.socket() is not None:
+                before = self._unsettled
                 self._client.loop_read()
-                if not self._has_more():
+                if not self._has_more() and self._unsettled == before:
                     break
         except Exception as error:  # noqa: BLE001 (whatever the broker sent that paho chokes on)
             self.abort(

@@ -19,6 +19,7 @@ def policy(configuration: Configuration, learnt: str | None) -> Policy:
         backoff=Backoff(delivery.backoff.initial_ms, delivery.backoff.max_ms),
         retry_every_ms=delivery.park.retry_every_ms,
         give_up_after_ms=delivery.park.give_up_after_ms,
+        timeout_ms=delivery.timeout_ms,
     )
 
 

@@ -214,6 +214,36 @@ async def test_publications_that_end_the_connection_are_dropped(intake: Recordin
     assert said["topics"] == [OUTCOMES]
 
 
+async def test_a_broker_that_was_given_up_is_told_again(
+    intake: RecordingIntake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Publications that a stuck broker left unanswered are not what ended the connection: none is dropped for it."""
+    monkeypatch.setattr("ssm_status_reporter.sources.mqtt_client.MQTT_ANSWER_SECONDS_MAX", 0.5)
+    told: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_packet(reader)
+        writer.write(b"\x20\x03\0\0\0")
+        while True:
+            first, rest = await read_packet(reader)
+            match first >> 4:
+                case 8:
+                    writer.write(b"\x90\x04" + rest[:2] + b"\0\x01")
+                case 3 if b"/outcomes" in rest:
+                    told.append(rest)
+                case 3:
+                    size = int.from_bytes(rest[:2])
+                    writer.write(b"\x40\x02" + rest[2 + size : 4 + size])
+
+    async with scripted_broker(talk) as port:
+        source = Setup(port, tmp_path).source()
+        source.announce(announced(1))
+        with capture_logs() as logs:
+            async with running(source, intake):
+                await until(lambda: len(told) == 4)
+    assert not [entry for entry in logs if "dropped" in entry["event"]]
+
+
 async def test_a_redelivery_with_a_date_keeps_its_place(
     setup: Setup, intake: RecordingIntake, other: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import aiomqtt
@@ -28,8 +29,9 @@ from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.sources.mqtt_client import BrokerClient, Login
 from ssm_status_reporter.sources.mqtt_dial import dial
 from ssm_status_reporter.sources.mqtt_topics import Posting, Topics, last_will
-from ssm_status_reporter.sources.mqtt_trouble import BrokerError
+from ssm_status_reporter.sources.mqtt_trouble import BrokerError, Trouble
 
+ANSWER_SECONDS_MAX = "ssm_status_reporter.sources.mqtt_client.MQTT_ANSWER_SECONDS_MAX"
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, DISCONNECT = 1, 2, 3, 4, 8, 9, 14
 
 
@@ -155,9 +157,9 @@ async def test_a_redelivery_is_told_from_a_first_delivery() -> None:
 
 async def test_beyond_the_bound_nothing_more_is_read_and_nothing_is_discarded() -> None:
     """A broker that ignores the Receive Maximum is held back by TCP; what it sent arrives once there is room."""
-    count = 4 * MQTT_IN_FLIGHT_MAX
+    wanted = 4 * MQTT_IN_FLIGHT_MAX
     async with connection() as (client, script, _):
-        sending = asyncio.create_task(_flood(script, count))
+        sending = asyncio.create_task(_flood(script, wanted))
         taken = await client.arrivals()
         while len(taken) <= MQTT_IN_FLIGHT_MAX:
             taken += await client.arrivals()
@@ -166,15 +168,77 @@ async def test_beyond_the_bound_nothing_more_is_read_and_nothing_is_discarded() 
         assert client._messages == []
         client.settle(taken)
         seen = len(taken)
-        while seen < count:
+        while seen < wanted:
             more = await client.arrivals()
             client.settle(more)
             seen += len(more)
         await sending
 
 
-async def _flood(script: Script, count: int) -> None:
-    for packet_id in range(1, count + 1):
+async def test_what_is_there_is_read_in_few_turns() -> None:
+    """One message in each turn of the event loop would starve beside a results directory that takes 64 files in one."""
+    wanted, batches, seen = 64, 0, 0
+    async with connection() as (client, script, _):
+        for number in range(wanted):
+            await script.publish(number + 1)
+        while seen < wanted:
+            seen += len(await client.arrivals())
+            batches += 1
+    assert batches <= wanted // 8
+
+
+async def test_a_connection_that_ended_while_nothing_was_read_holds_nobody_up() -> None:
+    """What had arrived is settled afterwards, and must not look as if the broker were listened to again."""
+    async with connection() as (client, script, _):
+        sending = asyncio.create_task(_flood(script, 2 * MQTT_IN_FLIGHT_MAX))
+        taken = await client.arrivals()
+        while len(taken) <= MQTT_IN_FLIGHT_MAX:
+            taken += await client.arrivals()
+        client.abort(Trouble("enough"))
+        client.settle(taken)
+        await asyncio.wait_for(client.while_it_reads(asyncio.Event().wait()), WAIT_SECONDS_MAX)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_broker_that_is_not_listened_to_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A confirmation behind what a slow disk lets in slowly is waited for, however long that takes."""
+    async with connection() as (client, script, _):
+        sending = asyncio.create_task(_flood(script, 2 * MQTT_IN_FLIGHT_MAX))
+        taken = await client.arrivals()
+        while len(taken) <= MQTT_IN_FLIGHT_MAX:
+            taken += await client.arrivals()
+        monkeypatch.setattr(ANSWER_SECONDS_MAX, 0.05)
+        posting = asyncio.create_task(client.post([Posting(REJECTED, b"first")]))
+        assert await asyncio.wait({posting}, timeout=0.5) == (set(), {posting})
+        monkeypatch.setattr(ANSWER_SECONDS_MAX, WAIT_SECONDS_MAX)
+        client.settle(taken)
+        await sending
+        kind, rest = await script.packet()
+        assert kind == PUBLISH
+        await script.send(PUBACK << 4, rest[2 + len(REJECTED) : 4 + len(REJECTED)])
+        await posting
+
+
+async def test_a_broker_that_is_heard_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sends meanwhile shows that it is there; once it is silent, it is given up."""
+    monkeypatch.setattr(ANSWER_SECONDS_MAX, 0.2)
+    async with connection() as (client, script, _):
+        posting = asyncio.create_task(client.post([Posting(REJECTED, b"first")]))
+        assert (await script.packet())[0] == PUBLISH
+        began = asyncio.get_running_loop().time()
+        for number in count(1):
+            if asyncio.get_running_loop().time() > began + 1.0:
+                break
+            await script.publish(number)
+            client.settle(await client.arrivals())
+        assert not posting.done()
+        with pytest.raises(BrokerError, match="did not answer a publication"):
+            await posting
+
+
+async def _flood(script: Script, messages: int) -> None:
+    for packet_id in range(1, messages + 1):
         await script.publish(packet_id, payload=b"x" * 60_000)
 
 

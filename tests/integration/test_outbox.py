@@ -39,7 +39,7 @@ from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, State
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Shutting, Subject
 from ssm_status_reporter.domain.limits import OUTBOX_SET_ASIDE_PER_SECOND_MAX, SHARED_LOOK_AGAIN_MS
-from ssm_status_reporter.domain.outcome import Delivered, Refused, Scope
+from ssm_status_reporter.domain.outcome import Delivered, Held, Refused, Scope
 from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.sighting import Sighting
@@ -58,6 +58,7 @@ from ssm_status_reporter.outbox.lock import Holder, Lock, OutboxInUseError, find
 from ssm_status_reporter.outbox.snapshot import snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, Tables
+from values import replace
 
 SECONDS_MAX: Final = 300.0
 NOW: Final = Now(START_MS, START_MS)
@@ -219,6 +220,19 @@ async def test_a_commit_that_is_tried_again_counts_once(path: Path) -> None:
         running.count_refused(2)
         await running.totals()  # the commit that counts is over
         assert (await committer.submit(contents)).counters[Count.REFUSED] == 3
+
+
+async def test_what_is_refused_while_nothing_can_be_written_does_not_pile_up(path: Path) -> None:
+    """Nobody waits until a refusal is counted: a flood of them is a sum, and counted even by a stop (rule 12)."""
+    async with outbox(path) as (committer, running):
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(1000):
+                running.count_refused(1)
+            assert committer.waiting <= 1
+            other.execute("ROLLBACK")
+        running.count_refused(1)
+    assert snapshot(path, NOW).counters[Count.REFUSED] == 1001
 
 
 # A claim that stands by.
@@ -898,6 +912,18 @@ async def test_a_delivery_beside_other_gateways_is_looked_at_again_soon(path: Pa
             await running.settle(claim, Delivered("id"))
             looked_at = await committer.submit(lambda tables: tables.next_reconcile_ms())
             assert looked_at == (None if writer is Writer.SOLE else START_MS + SHARED_LOOK_AGAIN_MS)
+
+
+async def test_what_is_found_beside_other_gateways_is_looked_at_again_too(path: Path) -> None:
+    """Another one's older status may be on its way over it, for as long as its question and its update may take."""
+    async with outbox(path) as (committer, running):
+        running.policy = replace(running.policy, timeout_ms=10_000)
+        for association, writer in ((WEB, Writer.SECOND), (OTHER, Writer.SHARED)):
+            await running.observe([result("Failed", at_ms=1, association=association, writer=writer)])
+            (claim,) = (await running.claim(1, frozenset(), ())).claims
+            await running.answer(claim, Held(report("Failed")))
+            looked_at = await committer.submit(lambda tables: tables.next_reconcile_ms())
+            assert looked_at == (None if writer is Writer.SECOND else START_MS + 20_000)
 
 
 # Files that stay where they are.

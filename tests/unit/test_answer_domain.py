@@ -236,6 +236,25 @@ def test_what_was_seen_again_later_beats_what_somebody_else_wrote_in_between(hel
     assert compared(ours, Held(report("Failed", at_ms=MINUTE))).then is None
 
 
+@pytest.mark.parametrize("other", [report("Success", at_ms=SEEN_MS - 1), report("Failed", "m", at_ms=SEEN_MS - 1)])
+def test_what_a_question_found_beats_what_another_daemon_wrote_in_between(other: Report) -> None:
+    """Failed is held, and is what ours says; the older status of a gateway that had asked before comes after it."""
+    found = told(Held(report("Failed", at_ms=1))).entry
+    settled = compared(found, Held(other))
+    assert settled.then is not None
+    assert settled.then.report == report("Failed", at_ms=SEEN_MS)
+    assert ends_of(settled.counts) == {Count.ALREADY_HELD: -1}
+    assert compared(found, Held(replace(other, observed_at_ms=START_MS + SEEN_MS))).then is None
+
+
+def test_what_goes_out_again_over_somebody_s_status_is_asked_for_before_each_further_attempt() -> None:
+    """Somebody else writes as well: while ours waits for its retry, they may have written something newer (rule 5)."""
+    settled = compared(acknowledged("Success", at_ms=NOW_MS - 1), Held(report("Failed", at_ms=1)))
+    assert settled.then is not None
+    failed = settle(settled.entry, settled.then, FAILURES["busy"], at(NOW_MS))
+    assert claimed(failed.entry, at(NOW_MS + MINUTE // 2), POLICY)[1].step is Step.ASK
+
+
 def test_a_date_in_the_future_of_a_clock_put_back_makes_nothing_newer() -> None:
     """What was seen again under a clock that ran ahead beats nobody (rule 5)."""
     ours = seen(acknowledged("Success"), result("Success", at_ms=5 * NOW_MS), now=at(5 * NOW_MS))

@@ -248,11 +248,13 @@ def test_the_acknowledgement_of_a_replaced_report_does_not_settle_the_newer_one(
 
 
 def test_what_waits_is_unchanged_when_its_equal_was_just_delivered() -> None:
-    """B, then A, then B again while the first B was on its way: one call."""
+    """B, then A, then B again while the first B was on its way: one call, and ours is as new as the second B."""
     flying, claim = out()
     changed = seen(flying, result("Success", "other", at_ms=2), result("Failed", at_ms=3), now=at(3))
     settled = settle(changed, claim, Delivered("id"), at(10))
     assert settled.entry.state is State.ACKNOWLEDGED
+    assert settled.entry.acknowledged is not None
+    assert settled.entry.acknowledged.ours(START_MS + 10) == report("Failed", at_ms=3)
     assert ends_of(settled.counts) == {Count.DELIVERED: 1, Count.SUPPRESSED_UNCHANGED: 1}
 
 

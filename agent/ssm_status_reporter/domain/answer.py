@@ -89,7 +89,8 @@ def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Pol
     rested = at_rest(replace(entry, pending=None, latest_ms=_newest(entry.latest_ms, latest_ms, now)))
     if same:
         report = replace(pending.report, observed_at_ms=held.observed_at_ms)
-        rested = replace(rested, acknowledged=Acknowledged(report, now.wall_ms, Via.ALREADY_HELD))
+        known = Acknowledged(report, now.wall_ms, Via.ALREADY_HELD).seen(pending.report.observed_at_ms)
+        rested = replace(rested, acknowledged=known)
         return Settled(rested, ((Count.ALREADY_HELD, 1),))
     rested = replace(rested, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED))
     return Settled(rested, ((Count.SUPPRESSED_STALE, 1),))
@@ -118,23 +119,28 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
         case Held(held) if not ours.is_ours or newest_ms <= held.observed_at_ms <= now.wall_ms:
             adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), unsure=False)
             return Settled(replace(adopted, latest_ms=_newest(entry.latest_ms, held.observed_at_ms, now)))
-        case Held(held) if ours.via is Via.ALREADY_HELD and held.status == ours.report.status:
-            return Settled(entry)  # it said so itself: it does not compare messages, and would say so again
+        case Held(held) if _said_unchanged(ours, held):
+            return Settled(entry)  # it does not compare messages, and would say so again
         case Held(held):
-            return _restored(
-                replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED)), ours, now, policy
-            )
+            adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED))
+            return _restored(adopted, ours, Writer.SHARED, now, policy)  # another one writes as well
         case HeldNothing() if ours.is_ours:
-            return _restored(replace(entry, acknowledged=None), ours, now, policy)
+            return _restored(replace(entry, acknowledged=None), ours, Writer.SOLE, now, policy)
         case HeldNothing() | Unserved():
             return Settled(replace(entry, acknowledged=None, unsure=False))
         case _:
             return Settled(entry)  # not learnt this time: asked again later
 
 
-def _restored(entry: Entry, ours: Acknowledged, now: Now, policy: Policy) -> Settled:
+def _said_unchanged(ours: Acknowledged, held: Report) -> bool:
+    """Whether the service may have kept this in spite of ours. What a question found was as old as it was."""
+    kept = held.status == ours.report.status and held.observed_at_ms < ours.report.observed_at_ms
+    return ours.via is Via.ALREADY_HELD and kept
+
+
+def _restored(entry: Entry, ours: Acknowledged, writer: Writer, now: Now, policy: Policy) -> Settled:
     """The service lost what we delivered, or saw again: it is to be delivered again, so its end is taken back."""
-    pending = Pending(ours.ours(now.wall_ms), "reconcile", Writer.SOLE, now.steady_ms)
+    pending = Pending(ours.ours(now.wall_ms), "reconcile", writer, now.steady_ms)
     again = replace(entry, version=entry.version + 1, pending=pending, unsure=False)
     result = sending_next(again, pending, policy)
     return replace(result, counts=((_ENDED[ours.via], -1),))

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
-from ssm_status_reporter.domain.limits import RETRY_AFTER_MS_MAX
+from ssm_status_reporter.domain.limits import RETRY_AFTER_MS_MAX, SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.outcome import Problem
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Served, Writer
@@ -224,11 +224,18 @@ class Policy:
     backoff: Backoff
     retry_every_ms: int
     give_up_after_ms: int
+    timeout_ms: int = 0
+    """One call takes no longer."""
 
     @property
     def deadline_ms_max(self) -> int:
         """No deadline of an entry lies further ahead than this."""
         return max(self.backoff.max_ms, 2 * self.retry_every_ms, RETRY_AFTER_MS_MAX)
+
+    @property
+    def look_again_ms(self) -> int:
+        """So long another daemon's update may still come, that followed from a question before our own was answered."""
+        return max(SHARED_LOOK_AGAIN_MS, 2 * self.timeout_ms)
 
 
 class Buried(Struct, frozen=True):

@@ -15,7 +15,8 @@ CLOCK_AHEAD_MS_MAX: Final = 5 * 60 * 1000
 ASK_AGAIN_AFTER_MS: Final = 60 * 1000
 """A report older than this is not sent again before the service was asked what it holds."""
 SHARED_LOOK_AGAIN_MS: Final = 5 * 1000
-"""So long after its delivery it is asked again: another daemon may have called at the same moment."""
+"""So long, and twice `delivery.timeout`, after a shared status was found or put at the service it is asked again:
+another daemon's question may have been answered before, and its update comes after."""
 
 # The service.
 ENDPOINT_FAILURES_IN_A_ROW: Final = 3

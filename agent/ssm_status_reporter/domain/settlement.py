@@ -119,7 +119,9 @@ def _acknowledged(entry: Entry, claim: Claim, via: Via, now: Now, policy: Policy
         return Settled(replace(rested, pending=None), counts)
     if rested.pending is not None and rested.pending.report.same_as(claim.report, policy.comparison):
         # B, then A again, while A was on its way: what waits is what the service now holds.
-        return Settled(replace(rested, pending=None), (*counts, (Count.SUPPRESSED_UNCHANGED, 1)))
+        known = Acknowledged(claim.report, now.wall_ms, via).seen(rested.pending.report.observed_at_ms)
+        rested = replace(rested, pending=None, acknowledged=known)
+        return Settled(rested, (*counts, (Count.SUPPRESSED_UNCHANGED, 1)))
     return Settled(rested, counts)
 
 

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 import structlog
 from msgspec import structs
@@ -22,12 +23,11 @@ from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Claim, Count, Entry, Policy, Settled
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening
 from ssm_status_reporter.domain.holds import Change as HoldChange
-from ssm_status_reporter.domain.limits import RECONCILE_START_MS_MAX, SHARED_LOOK_AGAIN_MS
+from ssm_status_reporter.domain.limits import RECONCILE_START_MS_MAX
 from ssm_status_reporter.domain.observation import Finding, observed
 from ssm_status_reporter.domain.outcome import (
     Answer,
     Busy,
-    Delivered,
     Outcome,
     Scope,
     Throttled,
@@ -95,6 +95,9 @@ class SqliteOutbox:
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
         self._facts: Mapping[str, str] = {}
+        self._refused = 0
+        """Inputs that were refused while others were being counted."""
+        self._is_counting = False
         committer.adopt = self._adopt
         committer.on_adopted = self._adopted
 
@@ -105,8 +108,23 @@ class SqliteOutbox:
         self._found(results, await self._committer.submit(lambda tables: self._observe(tables, results)))
 
     def count_refused(self, inputs: int) -> None:
-        """Count inputs that are no results."""
-        self._committer.submit(lambda tables: tables.count(((Count.REFUSED, inputs),)), Durability.PROCESS_DEATH)
+        """Count inputs that are no results. Nobody waits for it: what cannot be written yet is one sum, not a queue."""
+        self._refused += inputs
+        if not self._is_counting:
+            self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        inputs, self._refused = self._refused, 0
+        self._is_counting = True
+        counting = self._committer.submit(
+            lambda tables: tables.count(((Count.REFUSED, inputs),)), Durability.PROCESS_DEATH
+        )
+        counting.add_done_callback(self._counted)
+
+    def _counted(self, _: object) -> None:
+        self._is_counting = False
+        if self._refused:
+            self._count_waiting()
 
     async def known(self) -> Mapping[bytes, Sighting]:
         """Every remembered sighting of a file that stays where it is, by its name."""
@@ -232,6 +250,8 @@ class SqliteOutbox:
 
     async def close(self) -> None:
         """Commit what was submitted, then close the file."""
+        if self._refused:
+            self._count_waiting()
         await self._committer.close()
 
     # Operations.
@@ -259,7 +279,9 @@ class SqliteOutbox:
     def _answer(self, tables: Tables, claim: Claim, answer: Answer) -> Settlement:
         now = self._clock.now()
         entry = tables.entry(claim.association)
-        settlement = self._settle(tables, claim, answered(entry, claim, answer, now, self._chance(), self.policy))
+        settlement = self._settle(
+            tables, claim, entry, answered(entry, claim, answer, now, self._chance(), self.policy)
+        )
         soon_ms = self.policy.backoff.max_ms
         if (
             settlement.entry.pending is None
@@ -272,15 +294,17 @@ class SqliteOutbox:
     def _settle_call(self, tables: Tables, claim: Claim, outcome: Outcome) -> Settlement:
         now = self._clock.now()
         before = tables.entry(claim.association)
-        settlement = self._settle(tables, claim, settled(before, claim, outcome, now, self._chance(), self.policy))
-        shared = before.pending is not None and before.pending.writer is Writer.SHARED
-        if shared and isinstance(outcome, Delivered):
-            tables.reconcile_again(claim.association, now.steady_ms + SHARED_LOOK_AGAIN_MS)
-        return settlement
+        return self._settle(
+            tables, claim, before, settled(before, claim, outcome, now, self._chance(), self.policy)
+        )
 
-    def _settle(self, tables: Tables, claim: Claim, result: Settled) -> Settlement:
-        tables.store(result.entry, self._next_reconcile_ms(self._clock.now().steady_ms))
+    def _settle(self, tables: Tables, claim: Claim, before: Entry, result: Settled) -> Settlement:
+        now_ms = self._clock.now().steady_ms
+        tables.store(result.entry, self._next_reconcile_ms(now_ms))
         tables.count(result.counts)
+        shared = before.pending is not None and before.pending.writer is Writer.SHARED
+        if shared and any(count in _HELD_NOW and change > 0 for count, change in result.counts):
+            tables.reconcile_again(claim.association, now_ms + self.policy.look_again_ms)
         letter_id = None
         if result.buried is not None:
             letter_id = tables.bury(
@@ -379,6 +403,10 @@ def _may_pass(answer: Answer) -> bool:
 def _forget(tables: Tables, names: Collection[bytes]) -> None:
     for name in names:
         tables.remove_sighting(name)
+
+
+_HELD_NOW: Final = frozenset({Count.DELIVERED, Count.ALREADY_HELD})
+"""Ends of which another daemon may not know: what it was told before may lead it to overwrite them."""
 
 
 def _nobody() -> None:

@@ -4,8 +4,12 @@ What it changes, each change held by a test (tests/integration/test_mqtt_client.
   * PUBLISH is acknowledged when `settle` says so, not on receipt: paho's ``manual_ack_set`` and ``ack``.
   * `Message` tells DUP, which aiomqtt drops.
   * Backpressure: beyond `MQTT_IN_FLIGHT_MAX` messages nothing is read from the socket; aiomqtt would discard.
+  * All that is there is read in one turn of the event loop, up to that bound; one message in a turn is nothing beside
+    the many files that the results directory takes in one.
   * It connects over a socket that is connected already (mqtt_dial): nothing blocks, nothing runs in a thread.
   * A connection that ends before CONNACK, or while a confirmation is awaited, is noticed at once, not at a timeout.
+  * A confirmation is waited for as long as the broker is heard, or is not listened to: Mosquitto 2.0 sends thousands of
+    messages ahead of it, whatever the Receive Maximum, and a slow disk lets them in slowly. aiomqtt would time out.
   * Idle, it wakes a few times in a keepalive interval; aiomqtt once a second.
 
 A client is one connection. What an earlier one did not acknowledge, the broker sends again to the next.
@@ -13,6 +17,7 @@ A client is one connection. What an earlier one did not acknowledge, the broker 
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -86,7 +91,7 @@ class BrokerClient(aiomqtt.Client):
             identifier=login.client_id,
             protocol=login.version,
             will=aiomqtt.Will(login.will.topic, login.will.payload, _QOS, login.will.retain),
-            timeout=MQTT_ANSWER_SECONDS_MAX,
+            timeout=math.inf,  # `_answered` knows better
             keepalive=MQTT_KEEPALIVE_SECONDS,
             max_inflight_messages=MQTT_POSTINGS_OUT_MAX,
             logger=_unheard(),
@@ -97,6 +102,8 @@ class BrokerClient(aiomqtt.Client):
         """Done once the connection has ended, whoever ended it."""
         self.denied: Trouble | None = None
         """The last publication that the broker refused."""
+        self.is_given_up = False
+        """Whether it was this side that ended the connection."""
         self._modern = modern
         self._clock = clock
         self._messages: list[Message] = []
@@ -104,6 +111,7 @@ class BrokerClient(aiomqtt.Client):
         self._paused = False
         self._stirred = asyncio.Event()
         self._stalled = asyncio.Event()
+        self._heard_at = self._loop.time()
         self._network_error: str | None = None
         self._client.manual_ack_set(on=True)
         self._client.on_log = self._on_log
@@ -122,7 +130,7 @@ class BrokerClient(aiomqtt.Client):
             properties=self._properties,
         )
         try:
-            await self._wait_for(self._connected, timeout=None)
+            await self._wait_for(self._connected, timeout=MQTT_ANSWER_SECONDS_MAX)
         except aiomqtt.MqttCodeError as error:
             code = error.rc
             if not isinstance(code, ReasonCode):
@@ -139,6 +147,7 @@ class BrokerClient(aiomqtt.Client):
 
     def abort(self, trouble: Trouble) -> None:
         """End the connection because of what is wrong with it."""
+        self.is_given_up = self.is_given_up or not self.ended.done()
         self._finish(trouble)
         self._client._sock_close()  # noqa: SLF001 (see above)
 
@@ -151,15 +160,16 @@ class BrokerClient(aiomqtt.Client):
 
     async def take(self, subscription: str, outgrown: Sequence[str]) -> bool:
         """Subscribe. Returns whether QoS 1 was granted. Raises `BrokerError`."""
+        about = "the subscription"
         try:
             if self.session_present:
-                await self._unless_ended(self.unsubscribe(list(outgrown)))
+                await self._answered(self.unsubscribe(list(outgrown)), about)
             # Retained results are old ones: not to be repeated at a subscription.
             options = SubscribeOptions(_QOS, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
             wanted: dict[str, Any] = {"options": options} if self._modern else {"qos": _QOS}
-            codes = await self._unless_ended(self.subscribe(subscription, **wanted))
+            codes = await self._answered(self.subscribe(subscription, **wanted), about)
         except aiomqtt.MqttError as error:
-            raise self._unanswered("the subscription") from error
+            raise self._unanswered(about) from error
         code = codes[0]
         if isinstance(code, ReasonCode) and code.is_failure:
             raise BrokerError(of_subscription(code, subscription))
@@ -178,9 +188,10 @@ class BrokerClient(aiomqtt.Client):
         for message in messages:
             self._client.ack(message.packet_id, message.qos)
         self._unsettled -= len(messages)
-        if self._paused and self._unsettled <= MQTT_IN_FLIGHT_MAX:
+        if self._paused and self._unsettled <= MQTT_IN_FLIGHT_MAX and not self.ended.done():
             self._paused = False
             self._stalled.clear()
+            self._heard_at = self._loop.time()
             if (stream := self._client.socket()) is not None:
                 self._loop.add_reader(stream, self._read)
                 self._loop.call_soon(self._read)  # TLS may have decrypted what no event tells of
@@ -193,22 +204,32 @@ class BrokerClient(aiomqtt.Client):
 
     async def post(self, postings: Sequence[Posting]) -> None:
         """Publish in this order; returns once the broker has confirmed them all. Raises `BrokerError`."""
+        about = "a publication"
         publications = [self.publish(each.topic, each.payload, _QOS, each.retain) for each in postings]
         try:
-            await self._unless_ended(asyncio.gather(*publications))
+            await self._answered(asyncio.gather(*publications), about)
         except aiomqtt.MqttError as error:
-            raise self._unanswered("a publication") from error
+            raise self._unanswered(about) from error
 
     def _unanswered(self, about: str) -> BrokerError:
         return BrokerError(self.ended.result() if self.ended.done() else of_silence(about))
 
-    async def _unless_ended(self, answer: Any) -> Any:
-        """The answer. Raises `BrokerError` if the connection ends before, and `aiomqtt.MqttError`."""
+    async def _answered(self, answer: Any, about: str) -> Any:
+        """The answer. Raises `BrokerError` if the connection ends or falls silent before, and `aiomqtt.MqttError`."""
         waiting = asyncio.ensure_future(answer)
+        self._heard_at = self._loop.time()
         try:
-            await asyncio.wait({waiting, self.ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                raise BrokerError(self.ended.result())
+            while not waiting.done():
+                if self.ended.done():
+                    raise BrokerError(self.ended.result())
+                silent = 0.0 if self._paused else self._loop.time() - self._heard_at
+                if silent >= MQTT_ANSWER_SECONDS_MAX:
+                    raise BrokerError(of_silence(about))
+                await asyncio.wait(
+                    {waiting, self.ended},
+                    timeout=MQTT_ANSWER_SECONDS_MAX - silent,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             return waiting.result()
         finally:
             waiting.cancel()
@@ -294,10 +315,12 @@ class BrokerClient(aiomqtt.Client):
         self._loop.add_writer(sock, self._write)
 
     def _read(self) -> None:
+        self._heard_at = self._loop.time()
         try:
             while not self._paused and self._client.socket() is not None:
+                before = self._unsettled
                 self._client.loop_read()
-                if not self._has_more():
+                if not self._has_more() and self._unsettled == before:
                     break
         except Exception as error:  # noqa: BLE001 (whatever the broker sent that paho chokes on)
             self.abort(

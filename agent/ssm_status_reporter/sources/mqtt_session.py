@@ -103,7 +103,7 @@ class Postings:
             self._dropped = 0
 
     def interrupt(self) -> None:
-        """The connection has ended. What was out goes out once more: the second time it may be what ended it."""
+        """The broker ended the connection. What was out goes out once more: it may be what it was ended for."""
         if not self._out:
             return
         self._interruptions += 1
@@ -164,7 +164,8 @@ class Session:
         await asyncio.gather(
             *self._unfinished(), return_exceptions=True
         )  # the connection has ended, and so do they
-        self._postings.interrupt()
+        if not self._client.is_given_up:
+            self._postings.interrupt()
         return self._client.ended.result()
 
     async def say_farewell(self) -> None:

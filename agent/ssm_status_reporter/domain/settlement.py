@@ -114,13 +114,17 @@ def recovered(entry: Entry, now: Now, policy: Policy) -> Settled:
 
 def _acknowledged(entry: Entry, claim: Claim, via: Via, now: Now, policy: Policy) -> Settled:
     counts: Counts = ((Count.DELIVERED if via is Via.DELIVERED else Count.ALREADY_HELD, 1),)
-    rested = replace(at_rest(entry), acknowledged=Acknowledged(claim.report, now.wall_ms, via))
-    if _is_of(entry, claim):
-        return Settled(replace(rested, pending=None), counts)
-    if rested.pending is not None and rested.pending.report.same_as(claim.report, policy.comparison):
+    held = Acknowledged(claim.report, now.wall_ms, via)
+    waiting = entry.pending
+    settles = _is_of(entry, claim)
+    if waiting is None or not (settles or waiting.report.same_as(claim.report, policy.comparison)):
+        return Settled(replace(at_rest(entry), acknowledged=held), counts)
+    if not settles:
         # B, then A again, while A was on its way: what waits is what the service now holds.
-        return Settled(replace(rested, pending=None), (*counts, (Count.SUPPRESSED_UNCHANGED, 1)))
-    return Settled(rested, counts)
+        counts = (*counts, (Count.SUPPRESSED_UNCHANGED, 1))
+    # It may have been observed again while the call was out.
+    held = held.seen(waiting.report.observed_at_ms)
+    return Settled(replace(at_rest(entry), pending=None, acknowledged=held), counts)
 
 
 def _is_of(entry: Entry, claim: Claim) -> bool:

@@ -876,6 +876,19 @@ async def test_of_two_letters_of_one_second_the_later_one_is_tried_again(path: P
         assert {entry.pending.report.status for entry in entries.values() if entry.pending} == {"Failed"}
 
 
+async def test_a_letter_for_which_the_daemon_cannot_be_woken_stays(path: Path) -> None:
+    """It would lie there until the next start although the command said that it goes out: said instead, and why."""
+    async with outbox(path) as (_, running):
+        await running.observe([result("Failed")])
+        (claim,) = (await running.claim(1, frozenset(), ())).claims
+        await running.settle(claim, Refused(PROBLEM))
+        (letter,) = letters.letters(path)
+        letters.wake_path(path).mkdir()
+        with pytest.raises(OutboxError, match=r"Is a directory.*outbox\.db\.wake"):
+            letters.retry(path, [letter.id], running._clock.now(), running.policy)
+        assert letters.letters(path) == [letter]
+
+
 async def test_an_unknown_letter_is_passed_over_and_a_discarded_one_leaves_no_trace(path: Path) -> None:
     """A discarded letter's association is forgotten when nothing else is known of it."""
     async with outbox(path) as (committer, running):

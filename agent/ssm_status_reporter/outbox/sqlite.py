@@ -95,8 +95,7 @@ class SqliteOutbox:
         self.reconciliation = reconciliation
         self.dead_letters_max = dead_letters_max
         self._facts: Mapping[str, str] = {}
-        committer.adopt = self._adopt
-        committer.on_adopted = self._adopted
+        committer.let_adopt(self._adopt, self._adopted)
 
     # Sources hand in.
 

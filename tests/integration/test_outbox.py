@@ -529,6 +529,29 @@ async def test_an_outbox_that_is_replaced_under_the_daemon_is_followed(tmp_path:
     assert len(pending(path)) == 3
 
 
+async def test_a_journal_that_cannot_be_removed_now_is_not_replayed_over_a_restored_outbox(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It belongs to the file that was there before: while the disk does not let it go, nothing is committed."""
+    async with outbox(tmp_path / "other" / "outbox.db") as (_, other):
+        await other.observe(documents(10, 1))
+    async with outbox(path) as (_, its_outbox):
+        await its_outbox.observe(documents(0, 3))
+        errors = [OSError(errno.EIO, os.strerror(errno.EIO))]
+
+        def unlink_later(self: Path, *, missing_ok: bool = False) -> None:
+            if errors and self.name.endswith("-wal"):
+                raise errors.pop()
+            unlink(self, missing_ok=missing_ok)
+
+        unlink = Path.unlink
+        monkeypatch.setattr(Path, "unlink", unlink_later)
+        (tmp_path / "other" / "outbox.db").replace(path)
+        await its_outbox.observe(documents(20, 1))
+    assert not errors
+    assert pending(path) == {"Document-10", "Document-20"}
+
+
 async def test_what_another_process_left_in_a_replaced_outbox_is_settled_as_at_a_start(
     tmp_path: Path, path: Path
 ) -> None:

@@ -105,16 +105,15 @@ class Store:
             self._let_go()
             self._use(opened(self._path, self._versions))
             return
+        if self._files.journal == found.journal:
+            # SQLite leaves it behind when its database was moved, and would replay it over the one that is there now.
+            Path(f"{self._path}-wal").unlink(missing_ok=True)
         log.critical(
             "outbox was replaced: going on with what is there now",
             path=str(self._path),
             hint="stop the daemon before an outbox is restored; what was pending in the old one is not delivered",
         )
-        journal = self._files.journal
         self._let_go()
-        if journal == found.journal:
-            # SQLite leaves it behind when its database was moved, and would replay it over the one that is there now.
-            Path(f"{self._path}-wal").unlink(missing_ok=True)
         self._reopen()
 
     def _let_go(self) -> None:

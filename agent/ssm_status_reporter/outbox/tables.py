@@ -91,6 +91,11 @@ class Tables:
             (association.instance_id, association.document),
         )
 
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, by node and document."""
+        rows = self._execute("SELECT entry FROM association ORDER BY instance_id, document")
+        return (_ENTRY.decode(text) for (text,) in rows)
+
     def unsettled(self) -> Iterator[Entry]:
         """Every entry with a report to deliver or a call out; each may be stored before the next is taken."""
         last_id = 0
@@ -267,6 +272,16 @@ class Tables:
         self._execute("DELETE FROM dead_letter WHERE id = ?", (letter_id,))
 
     # Holds, as `status` shows them.
+
+    def holds(self) -> list[HoldRow]:
+        """Every hold, by scope, node and document."""
+        rows = self._execute(
+            "SELECT scope, instance_id, document, reason, since_ms, next_probe_ms FROM hold ORDER BY 1, 2, 3"
+        )
+        return [
+            HoldRow(scope, instance_id or None, document or None, *rest)
+            for scope, instance_id, document, *rest in rows
+        ]
 
     def put_hold(self, hold: HoldRow) -> None:
         """Show a hold, or what became of it."""

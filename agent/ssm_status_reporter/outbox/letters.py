@@ -20,8 +20,9 @@ from ssm_status_reporter.domain.entry import Count, Policy
 from ssm_status_reporter.domain.settlement import revived
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.database import FILE_MODE, WRITE_REMEDY, OutboxError, migrations, opened
+from ssm_status_reporter.outbox.dead_letters import DeadLetter
 from ssm_status_reporter.outbox.snapshot import readable, reader
-from ssm_status_reporter.outbox.tables import FACT_COMPARISON, DeadLetter, Tables
+from ssm_status_reporter.outbox.tables import FACT_COMPARISON, Tables
 
 SOURCE = "dead-letters"
 
@@ -53,7 +54,7 @@ def letters(outbox: Path) -> list[DeadLetter]:
         if not outbox.exists():
             return []
         with closing(reader(outbox)) as connection:
-            return Tables(connection).dead_letters()
+            return Tables(connection).dead_letters.all()
 
 
 def learnt_comparison(outbox: Path) -> str | None:
@@ -71,13 +72,13 @@ def retry(outbox: Path, ids: Sequence[int], now: Now, policy: Policy) -> list[Tr
     with _writing(outbox) as tables:
         # The newest first: older ones of its association are stale then.
         for letter_id in sorted(ids, reverse=True):
-            letter = tables.dead_letter(letter_id)
+            letter = tables.dead_letters.find(letter_id)
             if letter is None:
                 continue
             result = revived(tables.entry(letter.association), letter.report, SOURCE, now, policy)
             tables.store(result.entry)
             tables.count(result.counts)
-            tables.remove_dead_letter(letter_id)
+            tables.dead_letters.remove(letter_id)
             ends = [name for name, change in result.counts if change > 0]
             if Count.SUPPRESSED_STALE in ends:
                 fate = Fate.NEWER
@@ -94,10 +95,10 @@ def discard(outbox: Path, ids: Sequence[int]) -> list[DeadLetter]:
     dropped = []
     with _writing(outbox) as tables:
         for letter_id in ids:
-            letter = tables.dead_letter(letter_id)
+            letter = tables.dead_letters.find(letter_id)
             if letter is None:
                 continue
-            tables.remove_dead_letter(letter_id)
+            tables.dead_letters.remove(letter_id)
             entry = tables.entry(letter.association)
             if entry.dead is not None and entry.dead.report == letter.report:
                 forgotten = entry.without_dead()

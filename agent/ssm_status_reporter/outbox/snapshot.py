@@ -156,7 +156,7 @@ def tally(path: Path) -> Tally:
         return Tally(
             tables.totals(),
             _counters(tables.counters()),
-            tables.dead_letter_count(),
+            tables.dead_letters.count(),
             tables.oldest_pending_ms(),
             [(hold.scope, hold.instance_id or "", hold.document or "") for hold in tables.holds()],
         )
@@ -196,7 +196,7 @@ def _read(tables: Tables, daemon: DaemonView, now: Now) -> Snapshot:
     return Snapshot(
         node=NodeView() if node is None else msgspec.json.decode(node, type=NodeView),
         daemon=daemon,
-        outbox=_totals(entries, tables.dead_letter_count(), now),
+        outbox=_totals(entries, tables.dead_letters.count(), now),
         holds=[
             HoldView(
                 hold.scope,

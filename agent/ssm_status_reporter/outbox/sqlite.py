@@ -282,10 +282,10 @@ class SqliteOutbox:
         tables.count(result.counts)
         letter_id = None
         if result.buried is not None:
-            letter_id = tables.bury(
+            letter_id = tables.dead_letters.add(
                 claim.association, result.buried.report, result.buried.problem, self._clock.now().wall_ms
             )
-            if dropped := tables.drop_oldest_dead_letters(self.dead_letters_max):
+            if dropped := tables.dead_letters.drop_oldest(self.dead_letters_max):
                 log.warning(
                     "dead letters dropped: there are too many",
                     dropped=dropped,

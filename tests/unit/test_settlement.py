@@ -390,6 +390,13 @@ def test_a_dead_letter_that_is_tried_again_takes_its_end_back() -> None:
     assert ends_of(again.counts) == {Count.DEAD: -1}
 
 
+def test_a_dead_letter_is_due_by_the_clock_of_a_daemon_that_started_before_it_was_set() -> None:
+    """A machine without a clock of its own starts in the past: the command counts another steady time."""
+    again = revived(buried(), report("Failed", at_ms=1), "dead-letters", at(YEAR_MS), POLICY).entry
+    assert again.due_at_ms is not None
+    assert again.due_at_ms <= at(MINUTE).steady_ms
+
+
 def test_an_old_dead_letter_is_asked_about_before_it_goes_out_again() -> None:
     """Somebody else may have written something newer since: a retry never overwrites it (rule 5)."""
     again = revived(buried(), report("Failed", at_ms=1), "dead-letters", at(HOUR), POLICY).entry

@@ -71,12 +71,14 @@ def revived(entry: Entry, report: Report, source: str, now: Now, policy: Policy)
     acknowledged = entry.acknowledged
     if acknowledged is not None and not entry.unsure and acknowledged.report.same_as(report, policy.comparison):
         return Settled(replace(entry, dead=None), (*back, (Count.SUPPRESSED_UNCHANGED, 1)))
+    # The daemon that is to send it may count another steady time than who asks for it: due by both.
+    release_at_ms = min(now.steady_ms, entry.window_end_ms)
     return Settled(
         replace(
             entry,
             version=entry.version + 1,
             latest_ms=report.observed_at_ms,
-            pending=Pending(report, source, Writer.SOLE, now.steady_ms, tried=True),
+            pending=Pending(report, source, Writer.SOLE, release_at_ms, tried=True),
             retry_at_ms=0,
             parked_since_ms=None,
             dead=None,

@@ -40,6 +40,7 @@ from ssm_status_reporter.domain.entry import Count, State
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Shutting, Subject
 from ssm_status_reporter.domain.limits import OUTBOX_SET_ASIDE_PER_SECOND_MAX, SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.outcome import Delivered, Refused, Scope
+from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.sighting import Sighting
@@ -58,6 +59,7 @@ from ssm_status_reporter.outbox.lock import Holder, Lock, OutboxInUseError, find
 from ssm_status_reporter.outbox.snapshot import snapshot
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, Tables
+from values import replace
 
 SECONDS_MAX: Final = 300.0
 NOW: Final = Now(START_MS, START_MS)
@@ -594,6 +596,21 @@ async def test_what_was_learnt_of_the_service_goes_on_in_a_replaced_outbox(tmp_p
         await replaced(path, tmp_path / "another")
         await later.totals()
         assert snapshot(path, NOW).comparison == "status"
+
+
+async def test_what_is_learnt_after_a_reload_does_not_overrule_the_configuration(path: Path) -> None:
+    """Who sets `compare` while the call that tells is out gets what was set; what was learnt is kept for later."""
+    async with outbox(path) as (_, learning):
+        await learning.observe([result("Success", "old")])
+        (claim,) = (await learning.claim(1, frozenset(), ())).claims
+        await learning.settle(claim, Delivered("id"))
+        learning._clock.advance(HOUR)  # type: ignore[attr-defined]
+        await learning.observe([result("Success", "new", at_ms=HOUR)])
+        (claim,) = (await learning.claim(1, frozenset(), ())).claims
+        learning.policy = replace(learning.policy, learning=False)
+        assert not await learning.learn(claim, report("Success", "old"))
+        assert learning.policy.comparison is Comparison.STATUS_AND_MESSAGE
+        assert await learning.fact(FACT_COMPARISON) == "status"
 
 
 async def test_an_outbox_that_is_replaced_by_what_is_none_is_set_aside(path: Path, tmp_path: Path) -> None:

@@ -189,12 +189,17 @@ class SqliteOutbox:
         return await self._committer.submit(lambda tables: self._settle_call(tables, claim, outcome))
 
     async def learn(self, claim: Claim, held: Report) -> bool:
-        """Note what the service compares, if its StatusUnchanged to the claim shows it (rule 7)."""
-        has_learnt = await self._committer.submit(lambda tables: self._learn(tables, claim, held))
-        if has_learnt:
-            self._keep(FACT_COMPARISON, Comparison.STATUS)
-            self.policy = replace(self.policy, comparison=Comparison.STATUS, learning=False)
-        return has_learnt
+        """Note what the service compares, if its StatusUnchanged to the claim shows it (rule 7).
+
+        Whether that decides from now on: the configuration may have been changed since the claim.
+        """
+        if not await self._committer.submit(lambda tables: self._learn(tables, claim, held)):
+            return False
+        self._keep(FACT_COMPARISON, Comparison.STATUS)
+        if not self.policy.learning:
+            return False
+        self.policy = replace(self.policy, comparison=Comparison.STATUS, learning=False)
+        return True
 
     async def show_holds(self, changes: Sequence[HoldChange]) -> None:
         """Bring up to date what ``status`` shows, and what a node's hold keeps back."""

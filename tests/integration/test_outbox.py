@@ -598,6 +598,24 @@ async def test_what_was_learnt_of_the_service_goes_on_in_a_replaced_outbox(tmp_p
         assert snapshot(path, NOW).comparison == "status"
 
 
+async def test_an_outbox_that_this_version_must_not_write_is_not_said_to_be_the_disks_fault(
+    path: Path, tmp_path: Path
+) -> None:
+    """The error says what to do itself: room on the disk would mend nothing."""
+    async with outbox(path) as (committer, its_outbox):
+        await replaced(path, tmp_path / "other")
+        with closing(sqlite3.connect(path)) as later:
+            later.execute("PRAGMA user_version=99")
+        with heard() as said:
+            observing = asyncio.ensure_future(its_outbox.observe(documents(0, 1)))
+            await attempts(committer, 2)
+            await replaced(path, tmp_path / "another")
+            await observing
+    (line,) = [each for each in said if "cannot be written" in each["event"]]
+    assert "install that version again" in line["error"]
+    assert "disk" not in line["hint"]
+
+
 async def test_what_is_learnt_after_a_reload_does_not_overrule_the_configuration(path: Path) -> None:
     """Who sets `compare` while the call that tells is out gets what was set; what was learnt is kept for later."""
     async with outbox(path) as (_, learning):

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX, OUTBOX_GATHER_SECONDS, OUTBOX_RETRY_SECONDS
-from ssm_status_reporter.outbox.database import Durability, Migration, OutboxError
+from ssm_status_reporter.outbox.database import WRITE_REMEDY, Durability, Migration, OutboxError
 from ssm_status_reporter.outbox.store import Store
 from ssm_status_reporter.outbox.tables import Tables
 
@@ -174,7 +174,7 @@ class Committer:
                         "outbox cannot be written: nothing is acknowledged until it can, nothing is lost",
                         path=str(self._path),
                         error=str(error),
-                        hint="free disk space, or make its file system writable; it recovers by itself",
+                        hint=f"{_remedy(error)}; it recovers by itself",
                     )
                 failing = True
                 if self._pause():
@@ -212,6 +212,10 @@ class Committer:
 def _do(batch: list[_Job[Any]], tables: Tables) -> None:
     for job in batch:
         job.result = job.operation(tables)
+
+
+def _remedy(error: Exception) -> str:
+    return "do what the error says" if isinstance(error, OutboxError) else WRITE_REMEDY
 
 
 def _is_durable(batch: list[_Job[Any]]) -> bool:

@@ -272,9 +272,9 @@ class SwiftCommitter(WatchedCommitter):
 class SlowCommitter(WatchedCommitter):
     """A committer whose commits take so long that the event loop gets on meanwhile."""
 
-    def _commit(self, batch: list[Any]) -> None:
+    def _commit(self, batch: list[Any]) -> bool:
         time.sleep(0.02)
-        super()._commit(batch)
+        return super()._commit(batch)
 
 
 def outbox_at(

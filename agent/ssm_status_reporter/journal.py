@@ -45,12 +45,12 @@ def say_answer(claim: Claim, answer: Answer, settlement: Settlement, now_ms: int
     """What came of one DescribeAssociation. ``now_ms`` is steady."""
     entry = settlement.entry
     match answer:
+        case Held(report) if entry.pending is None and _is_taken_over(entry, report):
+            log.info("another writer's status is taken over", **_where(claim), status=report.status)
         case Held(report) if entry.state is State.ACKNOWLEDGED and settlement.after.counts:
             log.info(
                 "the service holds it: no call", **_where(claim), status=report.status, message=report.message
             )
-        case Held(report) if entry.pending is None and _is_taken_over(entry, report):
-            log.info("another writer's status is taken over", **_where(claim), status=report.status)
         case Held() | HeldNothing() if any(change < 0 for _, change in settlement.after.counts):
             log.warning(
                 "the service does not hold what it acknowledged: it goes out again",

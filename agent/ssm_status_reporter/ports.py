@@ -1,7 +1,7 @@
 """The seams between the loops and the world: what the daemon needs, as protocols.
 
-Everything here is asynchronous and may fail only as documented; the domain below is called by what
-implements these, never the other way round.
+What waits is asynchronous, and nothing fails but as documented; the domain below is called by what implements
+these, never the other way round.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from ssm_status_reporter.domain.time import Now
 
 
 class Clock(Protocol):
-    """The only reader of time."""
+    """The time that everything is decided by."""
 
     def now(self) -> Now:
         """This moment, on both clocks."""

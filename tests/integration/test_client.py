@@ -28,6 +28,7 @@ from ssm_status_reporter.domain.outcome import (
 )
 from ssm_status_reporter.ports import StatusService
 from ssm_status_reporter.ssm.client import SsmClient
+from ssm_status_reporter.ssm.credentials_watch import CredentialsWatch
 from ssm_support import (
     NODE,
     NOW_MS,
@@ -361,6 +362,17 @@ async def test_settings_that_the_sdk_cannot_use_are_said(monkeypatch: pytest.Mon
     assert isinstance(outcome, Withheld)
     assert outcome.scope is Scope.ENDPOINT
     assert "not a url" in outcome.problem.message
+
+
+async def test_a_home_that_nobody_knows_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home, as in many a container, has keys from elsewhere: the SDK does without one too."""
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "~nobody-of-this-name/.aws/credentials")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "~nobody-of-this-name/.aws/config")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAELSEWHERE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    async with service(described()) as ssm, SsmClient(settings(ssm.url), SetClock()) as client:
+        CredentialsWatch(SetClock(), client.reload_credentials)
+        assert isinstance(await client.update(NODE, REPORT), Delivered)
 
 
 async def test_a_machine_without_free_descriptors_holds_the_endpoint_until_there_are_some() -> None:

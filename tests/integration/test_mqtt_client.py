@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -32,6 +33,8 @@ from ssm_status_reporter.sources.mqtt_topics import Posting, Topics, last_will
 from ssm_status_reporter.sources.mqtt_trouble import BrokerError, Trouble
 
 ANSWER_SECONDS_MAX = "ssm_status_reporter.sources.mqtt_client.MQTT_ANSWER_SECONDS_MAX"
+UNKNOWN_FAMILY = 12
+"""DECnet's: Linux no longer knows it."""
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, DISCONNECT = 1, 2, 3, 4, 8, 9, 14
 
 
@@ -99,6 +102,27 @@ async def connection() -> AsyncIterator[tuple[BrokerClient, Script, bytes]]:
 
 async def dialled(client: BrokerClient, port: int) -> None:
     await client.connect(await dial("127.0.0.1", port, None))
+
+
+async def test_an_address_of_a_family_that_the_machine_lacks_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name with an IPv6 address leads to the broker on a machine whose kernel has no IPv6, too."""
+    loop = asyncio.get_running_loop()
+    looked_up = loop.getaddrinfo
+
+    async def with_another_family(*arguments: Any, **options: Any) -> list[Any]:
+        found = await looked_up(*arguments, **options)
+        return [(UNKNOWN_FAMILY, *found[0][1:]), *found]
+
+    monkeypatch.setattr(loop, "getaddrinfo", with_another_family)
+    async with scripted_broker(silent) as port:
+        (await dial("127.0.0.1", port, None)).close()
+
+
+async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Accepts a connection, and that is all."""
+    writer.close()
 
 
 def test_the_releases_are_pinned() -> None:

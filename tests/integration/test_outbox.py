@@ -40,6 +40,7 @@ from ssm_status_reporter.domain.entry import Count, State
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Shutting, Subject
 from ssm_status_reporter.domain.limits import OUTBOX_SET_ASIDE_PER_SECOND_MAX, SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.outcome import Delivered, Held, Refused, Scope
+from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Result, Writer
 from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.sighting import Sighting
@@ -543,6 +544,29 @@ async def test_an_outbox_that_is_replaced_under_the_daemon_is_followed(tmp_path:
     assert len(pending(path)) == 3
 
 
+async def test_a_journal_that_cannot_be_removed_now_is_not_replayed_over_a_restored_outbox(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It belongs to the file that was there before: while the disk does not let it go, nothing is committed."""
+    async with outbox(tmp_path / "other" / "outbox.db") as (_, other):
+        await other.observe(documents(10, 1))
+    async with outbox(path) as (_, its_outbox):
+        await its_outbox.observe(documents(0, 3))
+        errors = [OSError(errno.EIO, os.strerror(errno.EIO))]
+
+        def unlink_later(self: Path, *, missing_ok: bool = False) -> None:
+            if errors and self.name.endswith("-wal"):
+                raise errors.pop()
+            unlink(self, missing_ok=missing_ok)
+
+        unlink = Path.unlink
+        monkeypatch.setattr(Path, "unlink", unlink_later)
+        (tmp_path / "other" / "outbox.db").replace(path)
+        await its_outbox.observe(documents(20, 1))
+    assert not errors
+    assert pending(path) == {"Document-10", "Document-20"}
+
+
 async def test_what_another_process_left_in_a_replaced_outbox_is_settled_as_at_a_start(
     tmp_path: Path, path: Path
 ) -> None:
@@ -585,6 +609,39 @@ async def test_what_was_learnt_of_the_service_goes_on_in_a_replaced_outbox(tmp_p
         await replaced(path, tmp_path / "another")
         await later.totals()
         assert snapshot(path, NOW).comparison == "status"
+
+
+async def test_an_outbox_that_this_version_must_not_write_is_not_said_to_be_the_disks_fault(
+    path: Path, tmp_path: Path
+) -> None:
+    """The error says what to do itself: room on the disk would mend nothing."""
+    async with outbox(path) as (committer, its_outbox):
+        await replaced(path, tmp_path / "other")
+        with closing(sqlite3.connect(path)) as later:
+            later.execute("PRAGMA user_version=99")
+        with heard() as said:
+            observing = asyncio.ensure_future(its_outbox.observe(documents(0, 1)))
+            await attempts(committer, 2)
+            await replaced(path, tmp_path / "another")
+            await observing
+    (line,) = [each for each in said if "cannot be written" in each["event"]]
+    assert "install that version again" in line["error"]
+    assert "disk" not in line["hint"]
+
+
+async def test_what_is_learnt_after_a_reload_does_not_overrule_the_configuration(path: Path) -> None:
+    """Who sets `compare` while the call that tells is out gets what was set; what was learnt is kept for later."""
+    async with outbox(path) as (_, learning):
+        await learning.observe([result("Success", "old")])
+        (claim,) = (await learning.claim(1, frozenset(), ())).claims
+        await learning.settle(claim, Delivered("id"))
+        learning._clock.advance(HOUR)  # type: ignore[attr-defined]
+        await learning.observe([result("Success", "new", at_ms=HOUR)])
+        (claim,) = (await learning.claim(1, frozenset(), ())).claims
+        learning.policy = replace(learning.policy, learning=False)
+        assert not await learning.learn(claim, report("Success", "old"))
+        assert learning.policy.comparison is Comparison.STATUS_AND_MESSAGE
+        assert await learning.fact(FACT_COMPARISON) == "status"
 
 
 async def test_an_outbox_that_is_replaced_by_what_is_none_is_set_aside(path: Path, tmp_path: Path) -> None:
@@ -888,6 +945,19 @@ async def test_of_two_letters_of_one_second_the_later_one_is_tried_again(path: P
         assert [each.fate for each in tried] == [letters.Fate.NEWER] * 2 + [letters.Fate.SENT_AGAIN] * 2
         entries = (await committer.submit(contents)).entries
         assert {entry.pending.report.status for entry in entries.values() if entry.pending} == {"Failed"}
+
+
+async def test_a_letter_for_which_the_daemon_cannot_be_woken_stays(path: Path) -> None:
+    """It would lie there until the next start although the command said that it goes out: said instead, and why."""
+    async with outbox(path) as (_, running):
+        await running.observe([result("Failed")])
+        (claim,) = (await running.claim(1, frozenset(), ())).claims
+        await running.settle(claim, Refused(PROBLEM))
+        (letter,) = letters.letters(path)
+        letters.wake_path(path).mkdir()
+        with pytest.raises(OutboxError, match=r"Is a directory.*outbox\.db\.wake"):
+            letters.retry(path, [letter.id], running._clock.now(), running.policy)
+        assert letters.letters(path) == [letter]
 
 
 async def test_an_unknown_letter_is_passed_over_and_a_discarded_one_leaves_no_trace(path: Path) -> None:

@@ -13,6 +13,7 @@ from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.sources.spool import Look, Place, Spool, Spot
 from ssm_status_reporter.sources.spool_queue import SpoolQueue
 from ssm_status_reporter.sources.spool_reader import Accepted, Settings, SpoolReader
+from ssm_status_reporter.sources.spool_removal import SpoolRemoval
 
 NEW = Spot(Place.SPOOL, "x.json")
 CLAIMED = Spot(Place.TAKEN, "x.json")
@@ -52,6 +53,7 @@ class Stage:
         self.refused: list[int] = []
         settings = Settings(str(path), after_accept, 64 * 1024, NODE, ())
         self.reader = SpoolReader(settings, self.spool, self.queue, SystemClock(), self.refused.append, {})
+        self.removal = SpoolRemoval(settings.path, self.spool, self.queue)
 
     def read(self, spot: Spot = NEW) -> list[Accepted]:
         return self.reader.read(spot)
@@ -92,7 +94,7 @@ def test_replaced_between_look_and_claim(removing: Stage) -> None:
     accepted = removing.read()
     assert messages(accepted) == ["old", "new"]
     for one in accepted:
-        removing.reader.release(one)
+        removing.removal.release(one)
     assert taken(removing.path) == []
     assert lying_in(removing.path) == []
 
@@ -102,11 +104,11 @@ def test_the_earlier_of_two_frees_no_name(removing: Stage) -> None:
     drop(removing.path, "x.json", result_bytes("old"))
     removing.spool.before_claim = lambda: drop(removing.path, "x.json", result_bytes("new"))
     old, new = removing.read()
-    removing.reader.release(old)
+    removing.removal.release(old)
     drop(removing.path, "x.json", result_bytes("newest"))
     removing.queue.add(NEW)
     assert removing.due() == []
-    removing.reader.release(new)
+    removing.removal.release(new)
     assert removing.due() == [NEW]
 
 
@@ -157,7 +159,7 @@ def test_torn_and_its_name_taken(removing: Stage) -> None:
         late.write(payload[10:])
     (torn,) = removing.read(CLAIMED)
     assert torn.result.report.message == "torn"
-    removing.reader.release(torn)
+    removing.removal.release(torn)
     assert removing.due() == [NEW]
     assert messages(removing.read()) == ["newer"]
 
@@ -205,12 +207,12 @@ def test_written_to_after_the_claim(removing: Stage) -> None:
     with path.open("r+b") as late:
         (early,) = removing.read()
         late.write(result_bytes("and late"))
-    removing.reader.release(early)
+    removing.removal.release(early)
     assert taken(removing.path) == ["x.json"]
     assert removing.due() == [CLAIMED]
     (second,) = removing.read(CLAIMED)
     assert second.result.report.message == "and late"
-    removing.reader.release(second)
+    removing.removal.release(second)
     assert taken(removing.path) == []
 
 
@@ -221,7 +223,7 @@ def test_a_file_in_flight_is_not_read_twice(removing: Stage) -> None:
     removing.queue.add(CLAIMED)
     assert removing.due() == []
     assert removing.read(CLAIMED) == []
-    removing.reader.release(one)
+    removing.removal.release(one)
     assert removing.read(CLAIMED) == []
 
 
@@ -237,7 +239,7 @@ def test_an_error_after_the_claim_loses_nothing(removing: Stage) -> None:
     assert removing.due() == []
     (first,) = removing.read(CLAIMED)
     assert first.result.report.message == "first"
-    removing.reader.release(first)
+    removing.removal.release(first)
     assert removing.due() == [NEW]
 
 

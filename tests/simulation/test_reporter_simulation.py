@@ -909,10 +909,10 @@ class _FailingCommitter(WatchedCommitter):
         self.mended = threading.Event()
         self.mended.set()
 
-    def _commit(self, batch: list[Any]) -> None:
+    def _commit(self, batch: list[Any]) -> bool:
         if not self.mended.is_set():
             raise sqlite3.OperationalError("disk I/O error")
-        super()._commit(batch)
+        return super()._commit(batch)
 
 
 async def test_a_stop_waits_for_no_commit_that_a_claim_stood_by_for(path: Path) -> None:

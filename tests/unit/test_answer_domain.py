@@ -76,6 +76,14 @@ def test_what_the_service_holds_already_is_acknowledged_without_a_call() -> None
     assert ends_of(settled.counts) == {Count.ALREADY_HELD: 1}
 
 
+def test_what_the_service_held_already_is_as_new_as_our_own_observation_of_it() -> None:
+    """What a third writer wrote between the two dates is older than what our runner saw (rules 5, 6)."""
+    held = told(Held(report("Failed", at_ms=SEEN_MS - 2))).entry
+    settled = compared(held, Held(report("Success", at_ms=SEEN_MS - 1)))
+    assert settled.then is not None
+    assert settled.then.report == report("Failed", at_ms=SEEN_MS)
+
+
 @pytest.mark.parametrize("held_ms", [SEEN_MS, SEEN_MS + 1, NOW_MS])
 def test_a_newer_or_equal_status_of_somebody_else_makes_ours_stale(held_ms: int) -> None:
     """What the service holds with a newer or equal date is adopted, never overwritten (rules 5 and 6)."""

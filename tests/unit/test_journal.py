@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import structlog
 
-from domain_support import MINUTE, POLICY, PROBLEM, acknowledged, at, report
+from domain_support import MINUTE, POLICY, PROBLEM, SECOND, acknowledged, at, report, result, seen
 from ssm_status_reporter.domain.answer import answered
-from ssm_status_reporter.domain.claim import questioned
+from ssm_status_reporter.domain.claim import claimed, questioned
 from ssm_status_reporter.domain.holds import EVERYTHING, Change, Hold, Remaining, Turned
 from ssm_status_reporter.domain.outcome import Answer, Held, HeldNothing, Scope
+from ssm_status_reporter.domain.report import Report
+from ssm_status_reporter.domain.result import Writer
 from ssm_status_reporter.journal import say_answer, say_change
 from ssm_status_reporter.outbox.sqlite import Settlement
 
@@ -38,6 +40,23 @@ def test_a_status_that_somebody_else_wrote_is_said() -> None:
     line = said_of(Held(report("Failed", at_ms=1)))
     assert (line["log_level"], line["event"]) == ("info", "another writer's status is taken over")
     assert line["status"] == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("held", "event"),
+    [
+        (report("Failed", at_ms=1), "the service holds it: no call"),
+        (report("Success", at_ms=SECOND), "another writer's status is taken over"),
+    ],
+)
+def test_a_report_that_a_question_ends_is_said_to_be_held_only_if_it_is(held: Report, event: str) -> None:
+    """A report that a newer status made stale is not said to have reached the service (rule 11)."""
+    waiting = seen(acknowledged("Pending"), result("Failed", at_ms=1, writer=Writer.SECOND), now=at(1))
+    flying, claim = claimed(waiting, at(MINUTE), POLICY)
+    settled = answered(flying, claim, Held(held), at(MINUTE), 0.5, POLICY)
+    with structlog.testing.capture_logs() as lines:
+        say_answer(claim, Held(held), Settlement(settled), 0)
+    assert [(line["event"], line["log_level"]) for line in lines] == [(event, "info")]
 
 
 @pytest.mark.parametrize("answer", [HeldNothing(), Held(report("Failed", at_ms=-1))])

@@ -1,5 +1,7 @@
 """The settlement: what came of a call, what a crash left, what becomes of dead letters (rules 2, 3, 9 to 11)."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from domain_support import (
@@ -23,6 +25,7 @@ from domain_support import (
     settle,
     total,
 )
+from ssm_status_reporter.domain.answer import answered
 from ssm_status_reporter.domain.claim import claimed, questioned
 from ssm_status_reporter.domain.entry import (
     Cause,
@@ -42,6 +45,7 @@ from ssm_status_reporter.domain.outcome import (
     Delivered,
     Effect,
     Failure,
+    Held,
     Outcome,
     Refused,
     Scope,
@@ -51,6 +55,7 @@ from ssm_status_reporter.domain.outcome import (
     Unserved,
     Withheld,
 )
+from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.domain.settlement import recovered, revived
 from values import replace
 
@@ -258,6 +263,19 @@ def test_what_waits_is_unchanged_when_its_equal_was_just_delivered() -> None:
     assert ends_of(settled.counts) == {Count.DELIVERED: 1, Count.SUPPRESSED_UNCHANGED: 1}
 
 
+@pytest.mark.parametrize("between", [(), (result("Success", "other", at_ms=2),)])
+def test_what_was_observed_again_while_its_call_was_out_is_as_new_as_that(between: Sequence[Result]) -> None:
+    """What another writer wrote in between is older than what our runner saw last (rules 5, 6)."""
+    flying, claim = out()
+    again = seen(flying, *between, result("Failed", at_ms=MINUTE), now=at(MINUTE))
+    landed = settle(again, claim, Delivered("id"), at(MINUTE)).entry
+    asked = questioned(landed)
+    assert asked is not None
+    settled = answered(*asked, Held(report("Success", at_ms=MINUTE - 1)), at(2 * MINUTE), 0.5, POLICY)
+    assert settled.then is not None
+    assert settled.then.report == report("Failed", at_ms=MINUTE)
+
+
 @pytest.mark.parametrize("name", sorted(FAILURES))
 def test_the_failure_of_a_replaced_report_ends_it_and_charges_the_newer_one_nothing(name: str) -> None:
     """Nobody waits for it any more: it is counted as replaced, makes no dead letter, and the newer one lives."""
@@ -372,6 +390,13 @@ def test_a_dead_letter_that_is_tried_again_takes_its_end_back() -> None:
     assert again.entry.state is State.PENDING
     assert again.entry.due_at_ms == START_MS + 20
     assert ends_of(again.counts) == {Count.DEAD: -1}
+
+
+def test_a_dead_letter_is_due_by_the_clock_of_a_daemon_that_started_before_it_was_set() -> None:
+    """A machine without a clock of its own starts in the past: the command counts another steady time."""
+    again = revived(buried(), report("Failed", at_ms=1), "dead-letters", at(YEAR_MS), POLICY).entry
+    assert again.due_at_ms is not None
+    assert again.due_at_ms <= at(MINUTE).steady_ms
 
 
 def test_an_old_dead_letter_is_asked_about_before_it_goes_out_again() -> None:

@@ -13,7 +13,7 @@ from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox import letters
 from ssm_status_reporter.outbox.database import OutboxError
-from ssm_status_reporter.outbox.tables import DeadLetter
+from ssm_status_reporter.outbox.dead_letters import DeadLetter
 
 T = TypeVar("T")
 

@@ -89,9 +89,8 @@ def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Pol
     rested = at_rest(replace(entry, pending=None, latest_ms=_newest(entry.latest_ms, latest_ms, now)))
     if same:
         report = replace(pending.report, observed_at_ms=held.observed_at_ms)
-        known = Acknowledged(report, now.wall_ms, Via.ALREADY_HELD).seen(pending.report.observed_at_ms)
-        rested = replace(rested, acknowledged=known)
-        return Settled(rested, ((Count.ALREADY_HELD, 1),))
+        acknowledged = Acknowledged(report, now.wall_ms, Via.ALREADY_HELD).seen(pending.report.observed_at_ms)
+        return Settled(replace(rested, acknowledged=acknowledged), ((Count.ALREADY_HELD, 1),))
     rested = replace(rested, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED))
     return Settled(rested, ((Count.SUPPRESSED_STALE, 1),))
 

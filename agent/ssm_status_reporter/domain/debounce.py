@@ -3,8 +3,8 @@
 Rules:
   * A change opens a window. A change within a window waits for its end, and that end opens the next one:
     two reports of one association are never released less than a window apart.
-  * While a change waits, later ones take its place and its time: waiting is never prolonged, not even when its
-    time has come and it could not go out yet.
+  * While a change waits, later ones take its place and its time: waiting is not prolonged, not even when its
+    time has come and it could not go out yet. Only what must not go out at once (`Edge.TRAILING`) waits anew then.
   * Both deadlines are stored with the entry, so a crash within the window forgets nothing.
 """
 

@@ -4,11 +4,8 @@ A failure that is not the report's own shuts its *scope*: the reports behind it 
 at a time goes out with backoff until an answer shows the scope to be in order again.
 
 Rules:
-  * Credentials, clock, endpoint, and a permission denied to several distinct associations in a row shut
-    everything. An invalid node shuts that node; a permission denied shuts that association, and its being denied
-    again tells nothing of the others: once an update was permitted, what is known to be denied shuts nothing else.
-  * The endpoint is shut after several failures in a row. Failures that may be one association's own count
-    only when several associations share them; failing to connect is nobody's own.
+  * Credentials and clock shut everything; so do the endpoint and a permission once a streak shows that they are
+    everybody's (`streaks`). An invalid node shuts that node; a permission denied shuts that association.
   * Any answer that shows a scope to be in order opens it (`_proven_by`), not success alone: a probe that fails
     for its own sake does not keep the scope shut. But a question with an update to follow at once opens nothing: a
     service that answers questions and refuses updates would open the scope before each probe, and the backoff would
@@ -26,12 +23,6 @@ from typing import Final
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
 from ssm_status_reporter.domain.entry import Step
-from ssm_status_reporter.domain.limits import (
-    ENDPOINT_ASSOCIATIONS_MIN,
-    ENDPOINT_FAILURES_IN_A_ROW,
-    KNOWN_DENIED_MAX,
-    PERMISSION_DENIALS_IN_A_ROW,
-)
 from ssm_status_reporter.domain.outcome import (
     Answer,
     Busy,
@@ -51,6 +42,7 @@ from ssm_status_reporter.domain.outcome import (
     Unserved,
     Withheld,
 )
+from ssm_status_reporter.domain.streaks import Streaks
 from ssm_status_reporter.domain.time import Now
 
 
@@ -144,10 +136,7 @@ class HoldBoard:
     def __init__(self, backoff: Backoff) -> None:
         self.backoff = backoff
         self._holds: dict[_Key, Hold] = {}
-        self._failing: set[Association] = set()
-        self._failures_in_a_row = 0
-        self._denied: set[Association] = set()
-        self._known_denied: set[Association] = set()
+        self._streaks = Streaks()
         self._asked: dict[Association, tuple[_Key, ...]] = {}
 
     def __iter__(self) -> Iterator[Hold]:
@@ -188,10 +177,10 @@ class HoldBoard:
     ) -> tuple[Change, ...]:
         """Take note of an answer, and of the call that follows it at once; returns what it shut or opened."""
         asked = self._asked.pop(association, ())
-        if isinstance(outcome, Delivered) and not (self._holds or self._failures_in_a_row or self._known_denied):
+        if isinstance(outcome, Delivered) and not self._holds and self._streaks.are_over:
             return ()
         proven = (*asked, *_proven_by(association, outcome), *self._proven_by_a_call(outcome))
-        self._extend_streaks(association, outcome, proven)
+        self._streaks.extend(association, outcome, permitted=(Scope.PERMISSION, EVERYTHING) in proven)
         if next_step is Step.SEND:
             # The question has a permission of its own: only the update tells of the update's.
             shown = tuple(key for key in proven if key in self._holds and key[0] is not Scope.PERMISSION)
@@ -242,39 +231,18 @@ class HoldBoard:
         went_out = not (isinstance(outcome, Withheld) and outcome.problem.request_id is None)
         return (key,) if missing_here and went_out else ()
 
-    def _extend_streaks(
-        self, association: Association, outcome: Outcome | Answer, proven: tuple[_Key, ...]
-    ) -> None:
-        if isinstance(outcome, Unreachable | Unavailable):
-            self._failures_in_a_row += 1
-            if len(self._failing) < ENDPOINT_ASSOCIATIONS_MIN:
-                self._failing.add(association)
-        else:
-            self._failures_in_a_row = 0
-            self._failing.clear()
-        if isinstance(outcome, Withheld) and outcome.scope is Scope.PERMISSION:
-            if association not in self._known_denied and len(self._denied) < PERMISSION_DENIALS_IN_A_ROW:
-                self._denied.add(association)
-            if len(self._known_denied) < KNOWN_DENIED_MAX:
-                self._known_denied.add(association)
-        elif (Scope.PERMISSION, EVERYTHING) in proven:
-            self._denied.clear()
-            self._known_denied.discard(association)
-
     def _blame(self, association: Association, outcome: Outcome | Answer) -> tuple[_Key, Problem] | None:
         match outcome:
             case Withheld(Scope.NODE, problem):
                 return (Scope.NODE, Node(association.instance_id)), problem
             case Withheld(Scope.PERMISSION, problem):
-                everybody = len(self._denied) >= PERMISSION_DENIALS_IN_A_ROW
-                return (Scope.PERMISSION, EVERYTHING if everybody else association), problem
+                subject = EVERYTHING if self._streaks.blame_the_permission else association
+                return (Scope.PERMISSION, subject), problem
             case Withheld(scope, problem):
                 return (scope, EVERYTHING), problem
             case Unreachable(problem) | Unavailable(problem):
-                nobodys_own = isinstance(outcome, Unreachable) or len(self._failing) >= ENDPOINT_ASSOCIATIONS_MIN
-                enough = nobodys_own and self._failures_in_a_row >= ENDPOINT_FAILURES_IN_A_ROW
-                shut = self.find(Scope.ENDPOINT, EVERYTHING) is not None
-                return ((Scope.ENDPOINT, EVERYTHING), problem) if enough or shut else None
+                key = (Scope.ENDPOINT, EVERYTHING)
+                return (key, problem) if self._streaks.blame_the_endpoint(outcome) or key in self._holds else None
             case _:
                 return None
 

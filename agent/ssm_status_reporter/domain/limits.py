@@ -28,7 +28,8 @@ PERMISSION_DENIALS_IN_A_ROW: Final = 3
 KNOWN_DENIED_MAX: Final = 10_000
 """Associations remembered as denied since they were last permitted; being denied again, they hold themselves alone."""
 ASKS_UNANSWERED_MAX: Final = 3
-"""After so many server errors to DescribeAssociation a report goes out without an answer."""
+"""After so many server errors to DescribeAssociation a report goes out without an answer; one that is asked about
+only because it is the association's first, after one."""
 ASKS_UNANSWERED_BESIDE_OTHERS_MAX: Final = 20
 """The same where another writer is known: there the answer keeps older from overwriting newer."""
 UNSERVED_MS: Final = 60 * 60 * 1000

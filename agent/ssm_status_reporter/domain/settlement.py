@@ -71,12 +71,14 @@ def revived(entry: Entry, report: Report, source: str, now: Now, policy: Policy)
     acknowledged = entry.acknowledged
     if acknowledged is not None and not entry.unsure and acknowledged.report.same_as(report, policy.comparison):
         return Settled(replace(entry, dead=None), (*back, (Count.SUPPRESSED_UNCHANGED, 1)))
+    # The daemon that is to send it may count another steady time than who asks for it: due by both.
+    release_at_ms = min(now.steady_ms, entry.window_end_ms)
     return Settled(
         replace(
             entry,
             version=entry.version + 1,
             latest_ms=report.observed_at_ms,
-            pending=Pending(report, source, Writer.SOLE, now.steady_ms, tried=True),
+            pending=Pending(report, source, Writer.SOLE, release_at_ms, tried=True),
             retry_at_ms=0,
             parked_since_ms=None,
             dead=None,
@@ -114,15 +116,17 @@ def recovered(entry: Entry, now: Now, policy: Policy) -> Settled:
 
 def _acknowledged(entry: Entry, claim: Claim, via: Via, now: Now, policy: Policy) -> Settled:
     counts: Counts = ((Count.DELIVERED if via is Via.DELIVERED else Count.ALREADY_HELD, 1),)
-    rested = replace(at_rest(entry), acknowledged=Acknowledged(claim.report, now.wall_ms, via))
-    if _is_of(entry, claim):
-        return Settled(replace(rested, pending=None), counts)
-    if rested.pending is not None and rested.pending.report.same_as(claim.report, policy.comparison):
+    held = Acknowledged(claim.report, now.wall_ms, via)
+    waiting = entry.pending
+    settles = _is_of(entry, claim)
+    if waiting is None or not (settles or waiting.report.same_as(claim.report, policy.comparison)):
+        return Settled(replace(at_rest(entry), acknowledged=held), counts)
+    if not settles:
         # B, then A again, while A was on its way: what waits is what the service now holds.
-        known = Acknowledged(claim.report, now.wall_ms, via).seen(rested.pending.report.observed_at_ms)
-        rested = replace(rested, pending=None, acknowledged=known)
-        return Settled(rested, (*counts, (Count.SUPPRESSED_UNCHANGED, 1)))
-    return Settled(rested, counts)
+        counts = (*counts, (Count.SUPPRESSED_UNCHANGED, 1))
+    # It may have been observed again while the call was out.
+    held = held.seen(waiting.report.observed_at_ms)
+    return Settled(replace(at_rest(entry), pending=None, acknowledged=held), counts)
 
 
 def _is_of(entry: Entry, claim: Claim) -> bool:

@@ -1,4 +1,4 @@
-"""The only reader of time in the daemon."""
+"""The clock: the time that everything in the daemon is decided by."""
 
 import asyncio
 import time

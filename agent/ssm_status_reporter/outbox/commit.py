@@ -1,4 +1,4 @@
-"""Group commit: one thread owns the connection and commits what has come together since its last commit.
+"""Group commit: one thread owns the store and commits what has come together since its last commit.
 
 Rules:
   * An operation is a function of the `Tables`; all operations of a batch share one transaction and one fsync.
@@ -9,10 +9,7 @@ Rules:
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
-  * A file that was removed, or whose -wal was, is written anew from the open connection, which still has all of it.
-  * A broken file is set aside and the batch is committed to a new one (rule 13).
-  * What another file holds when it takes the place of the one that was open was left by another process: `adopt`
-    is its first operation.
+  * A batch whose file was found broken is committed to a new one at once (`store`).
   * An operation that raises anything else is a defect: its batch is rolled back and every caller gets the error.
 """
 
@@ -23,22 +20,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import structlog
 
 from ssm_status_reporter.domain.limits import OUTBOX_BATCH_MAX, OUTBOX_GATHER_SECONDS, OUTBOX_RETRY_SECONDS
-from ssm_status_reporter.outbox.database import (
-    Durability,
-    Files,
-    Migration,
-    OutboxError,
-    is_broken,
-    opened,
-    rewrite,
-    set_aside,
-)
+from ssm_status_reporter.outbox.database import WRITE_REMEDY, Durability, Migration, OutboxError
+from ssm_status_reporter.outbox.store import Store
 from ssm_status_reporter.outbox.tables import Tables
 
 log = structlog.get_logger()
@@ -62,8 +52,7 @@ class Committer:
 
     def __init__(self, path: Path, versions: tuple[Migration, ...], timestamp: Callable[[], str]) -> None:
         self._path = path
-        self._versions = versions
-        self._timestamp = timestamp
+        self._store = Store(path, versions, timestamp)
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job[Any]] = deque()
         self._standing: _Job[Any] | None = None
@@ -71,20 +60,6 @@ class Committer:
         """Whether the batch in hand ends with what stood by; for the operations before it."""
         self._wake = threading.Condition()
         self._closing = False
-        self._durability = Durability.POWER_LOSS
-        self.adopt: Operation[object] = _nothing
-        """What is done first with a file that took the place of the one that was open."""
-        self.on_adopted: Callable[[], None] = _nobody
-        """Called on the event loop once that is committed."""
-        self._is_adopted = True
-        self._files: Files | None = None
-        try:
-            self._use(self._opened())
-        except (sqlite3.Error, OSError) as error:
-            raise OutboxError(
-                f"{path}: cannot be opened ({error}): it must be a file that this user may write, on a disk with "
-                "room; or set another outbox.path"
-            ) from error
         self._committed_at = 0.0
         self._crowded = False
         self.progress = 0
@@ -118,6 +93,11 @@ class Committer:
         if standing is not None:
             standing.future.cancel()
 
+    def let_adopt(self, adopt: Operation[object], on_adopted: Callable[[], None]) -> None:
+        """What is done first with a file that takes the place of the one in use, and on the event loop after that."""
+        self._store.adopt = adopt
+        self._store.on_adopted = partial(self._deliver, on_adopted)
+
     @property
     def waiting(self) -> int:
         """Operations not yet committed, those being committed included. What stands by waits for nothing."""
@@ -144,7 +124,7 @@ class Committer:
             if self.ends_standing:
                 batch.insert(0, batch.pop())
             self._deliver(self._succeed, batch)
-        self._connection.close()
+        self._store.close()
 
     def _deliver(self, how: Callable[..., object], *arguments: object) -> None:
         if not self._loop.is_closed():
@@ -185,26 +165,20 @@ class Committer:
         while True:
             self.progress += 1
             try:
-                if not self._attempt(batch):
+                if not self._commit(batch):
                     continue
-            except (sqlite3.Error, OSError, OutboxError) as error:
-                self._roll_back()
-                if not isinstance(error, sqlite3.OperationalError | OSError | OutboxError):
-                    raise
+            except (sqlite3.OperationalError, OSError, OutboxError) as error:
                 self._let_stand_down(batch)
                 if not failing:
                     log.error(  # noqa: TRY400 (an operator needs the reason, not where in this code it met us)
                         "outbox cannot be written: nothing is acknowledged until it can, nothing is lost",
                         path=str(self._path),
                         error=str(error),
-                        hint="free disk space, or make its file system writable; it recovers by itself",
+                        hint=f"{_remedy(error)}; it recovers by itself",
                     )
                 failing = True
                 if self._pause():
                     return False
-            except BaseException:
-                self._roll_back()
-                raise
             else:
                 if failing:
                     log.info("outbox can be written again", path=str(self._path))
@@ -216,48 +190,16 @@ class Committer:
             self.ends_standing = False
             self._deliver(batch.pop().future.cancel)
 
-    def _attempt(self, batch: list[_Job[Any]]) -> bool:
-        """Whether the batch was committed; False when the file was broken and has been set aside for the next attempt.
-
-        Raises what the machine does not let through, setting aside included.
-        """
-        try:
-            self._follow_file()
-            self._commit(batch)
-        except sqlite3.Error as error:
-            if not is_broken(error):
-                raise
-            self._roll_back()
-            self._let_go(error)
-            return False
-        return True
-
-    def _commit(self, batch: list[_Job[Any]]) -> None:
+    def _commit(self, batch: list[_Job[Any]]) -> bool:
+        """As `Store.transact`."""
         durable = _is_durable(batch)
-        self._set_durability(Durability.POWER_LOSS if durable else Durability.PROCESS_DEATH)
-        self._connection.execute("BEGIN IMMEDIATE")
-        if not self._is_adopted:
-            self.adopt(self._tables)
-        for job in batch:
-            job.result = job.operation(self._tables)
-        self._tables.flush_counts()
-        self._connection.execute("COMMIT")
-        if not self._is_adopted:
-            self._is_adopted = True
-            self._deliver(self.on_adopted)
-        if durable:
+        committed = self._store.transact(
+            partial(_do, batch), Durability.POWER_LOSS if durable else Durability.PROCESS_DEATH
+        )
+        if committed and durable:
             self._committed_at = time.monotonic()
             self._crowded = self._in_hand > 1
-
-    def _set_durability(self, durability: Durability) -> None:
-        if durability is not self._durability:
-            self._connection.execute(f"PRAGMA synchronous={durability}")
-            self._durability = durability
-
-    def _roll_back(self) -> None:
-        self._tables.forget_counts()
-        if self._files is not None and self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        return committed
 
     def _pause(self) -> bool:
         """Wait before the next attempt; True when there is to be none because the outbox closes."""
@@ -266,70 +208,14 @@ class Committer:
                 self._wake.wait_for(lambda: self._closing, timeout=OUTBOX_RETRY_SECONDS)
             return self._closing
 
-    def _follow_file(self) -> None:
-        """Commit to what has our name now: a file that was removed is written anew, from what we still hold."""
-        if self._files is None:
-            self._reopen()
-            return
-        found = Files.at(self._path)
-        if found == self._files:
-            return
-        if found.database in {None, self._files.database}:
-            rewrite(self._connection, self._path)
-            removed = self._path if found.database is None else f"{self._path}-wal"
-            log.error("outbox was removed: written anew, nothing is lost", path=str(removed))
-            self._let_go()
-            self._use(opened(self._path, self._versions))
-            return
-        log.critical(
-            "outbox was replaced: going on with what is there now",
-            path=str(self._path),
-            hint="stop the daemon before an outbox is restored; what was pending in the old one is not delivered",
-        )
-        journal = self._files.journal
-        self._let_go()
-        if journal == found.journal:
-            # SQLite leaves it behind when its database was moved, and would replay it over the one that is there now.
-            Path(f"{self._path}-wal").unlink(missing_ok=True)
-        self._reopen()
 
-    def _let_go(self, broken: sqlite3.Error | None = None) -> None:
-        """Close what is open; the next attempt opens what is there then."""
-        self._connection.close()
-        self._files = None
-        if broken is not None:
-            self._say_broken(broken)
+def _do(batch: list[_Job[Any]], tables: Tables) -> None:
+    for job in batch:
+        job.result = job.operation(tables)
 
-    def _reopen(self) -> None:
-        """Open what is there, after what was open was let go."""
-        self._is_adopted = False
-        self._use(self._opened())
 
-    def _use(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._tables = Tables(connection)
-        self._durability = Durability.POWER_LOSS
-        self._files = Files.at(self._path)
-
-    def _opened(self) -> sqlite3.Connection:
-        """A connection to a sound file; a broken one is set aside for it."""
-        try:
-            return opened(self._path, self._versions)
-        except sqlite3.DatabaseError as error:
-            if not is_broken(error):
-                raise
-            self._say_broken(error)
-            return opened(self._path, self._versions)
-
-    def _say_broken(self, error: sqlite3.Error) -> None:
-        aside = set_aside(self._path, self._timestamp())
-        log.critical(
-            "outbox is broken: set aside, going on with a new one",
-            path=str(self._path),
-            set_aside=str(aside),
-            error=str(error),
-            hint="what was pending in it is lost to this daemon until the runners report again; check the disk",
-        )
+def _remedy(error: Exception) -> str:
+    return "do what the error says" if isinstance(error, OutboxError) else WRITE_REMEDY
 
 
 def _is_durable(batch: list[_Job[Any]]) -> bool:
@@ -340,11 +226,3 @@ def _heard(standing: "asyncio.Future[Any]") -> None:
     """A defect is told by those who brought the commit; who stood by may be gone already."""
     if not standing.cancelled():
         standing.exception()
-
-
-def _nothing(_: Tables) -> None:
-    """Nothing is left by another process."""
-
-
-def _nobody() -> None:
-    """Nobody is to be told."""

@@ -2,7 +2,7 @@
 
 Rules:
   * A change is one transaction on the daemon's own file; a running daemon is then woken through a file beside
-    it (`wake_path`), which it watches.
+    it (`wake_path`), which it watches. What it could not be woken for is not done.
   * A letter that is tried again never overwrites something newer; the domain decides (`settlement.revived`).
   * The command does not leave files behind that the daemon's user could not write: it acts as their owner.
 """
@@ -19,9 +19,10 @@ from pathlib import Path
 from ssm_status_reporter.domain.entry import Count, Policy
 from ssm_status_reporter.domain.settlement import revived
 from ssm_status_reporter.domain.time import Now
-from ssm_status_reporter.outbox.database import FILE_MODE, OutboxError, migrations, opened
+from ssm_status_reporter.outbox.database import FILE_MODE, WRITE_REMEDY, OutboxError, migrations, opened
+from ssm_status_reporter.outbox.dead_letters import DeadLetter
 from ssm_status_reporter.outbox.snapshot import readable, reader
-from ssm_status_reporter.outbox.tables import FACT_COMPARISON, DeadLetter, Tables
+from ssm_status_reporter.outbox.tables import FACT_COMPARISON, Tables
 
 SOURCE = "dead-letters"
 
@@ -53,7 +54,7 @@ def letters(outbox: Path) -> list[DeadLetter]:
         if not outbox.exists():
             return []
         with closing(reader(outbox)) as connection:
-            return Tables(connection).dead_letters()
+            return Tables(connection).dead_letters.all()
 
 
 def learnt_comparison(outbox: Path) -> str | None:
@@ -71,13 +72,13 @@ def retry(outbox: Path, ids: Sequence[int], now: Now, policy: Policy) -> list[Tr
     with _writing(outbox) as tables:
         # The newest first: older ones of its association are stale then.
         for letter_id in sorted(ids, reverse=True):
-            letter = tables.dead_letter(letter_id)
+            letter = tables.dead_letters.find(letter_id)
             if letter is None:
                 continue
             result = revived(tables.entry(letter.association), letter.report, SOURCE, now, policy)
             tables.store(result.entry)
             tables.count(result.counts)
-            tables.remove_dead_letter(letter_id)
+            tables.dead_letters.remove(letter_id)
             ends = [name for name, change in result.counts if change > 0]
             if Count.SUPPRESSED_STALE in ends:
                 fate = Fate.NEWER
@@ -86,7 +87,6 @@ def retry(outbox: Path, ids: Sequence[int], now: Now, policy: Policy) -> list[Tr
             else:
                 fate = Fate.SENT_AGAIN
             tried.append(Tried(letter, fate))
-    _wake(outbox)
     return tried[::-1]
 
 
@@ -95,10 +95,10 @@ def discard(outbox: Path, ids: Sequence[int]) -> list[DeadLetter]:
     dropped = []
     with _writing(outbox) as tables:
         for letter_id in ids:
-            letter = tables.dead_letter(letter_id)
+            letter = tables.dead_letters.find(letter_id)
             if letter is None:
                 continue
-            tables.remove_dead_letter(letter_id)
+            tables.dead_letters.remove(letter_id)
             entry = tables.entry(letter.association)
             if entry.dead is not None and entry.dead.report == letter.report:
                 forgotten = entry.without_dead()
@@ -116,14 +116,15 @@ def _writing(outbox: Path) -> Iterator[Tables]:
     try:
         if not outbox.exists():
             raise OutboxError(f"{outbox}: there is no outbox yet, so there are no dead letters")
-        with _as_owner(outbox), closing(opened(outbox, versions)) as connection:
+        with _as_owner(outbox), _waking(outbox), closing(opened(outbox, versions)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             tables = Tables(connection)
             yield tables
             tables.flush_counts()
             connection.execute("COMMIT")
-    except (sqlite3.Error, PermissionError) as error:
-        raise OutboxError(f"{outbox}: cannot be written ({error}): run as root") from error
+    except (sqlite3.Error, OSError) as error:
+        remedy = f"{WRITE_REMEDY}; then try again" if os.geteuid() == 0 else "run as root"
+        raise OutboxError(f"{outbox}: cannot be written ({error}): {remedy}") from error
 
 
 @contextmanager
@@ -144,6 +145,11 @@ def _as_owner(outbox: Path) -> Iterator[None]:
         os.setegid(0)
 
 
-def _wake(outbox: Path) -> None:
-    with _as_owner(outbox):
-        os.close(os.open(wake_path(outbox), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE))
+@contextmanager
+def _waking(outbox: Path) -> Iterator[None]:
+    """Open the file first, for that may fail; closing it is what a running daemon is told of."""
+    descriptor = os.open(wake_path(outbox), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        yield
+    finally:
+        os.close(descriptor)

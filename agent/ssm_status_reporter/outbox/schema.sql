@@ -1,5 +1,6 @@
 -- The outbox, version 1. An association's entry is kept as the domain knows it, as JSON; beside it stand only
--- the columns that a query needs. Times named *_ms are milliseconds: wall time, but due_ms and reconcile_ms steady.
+-- the columns that a query needs. Times named *_ms are milliseconds: wall time, but due_ms, probed_ms,
+-- reconcile_ms and next_probe_ms steady.
 
 CREATE TABLE association (
     id           INTEGER PRIMARY KEY,

@@ -13,20 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
 from ssm_status_reporter.domain.entry import Count, Entry, State
-from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.database import OutboxError, is_broken
 from ssm_status_reporter.outbox.lock import find_holder
-from ssm_status_reporter.outbox.tables import Tables
+from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE, Tables
 
-_ENTRY: Final = msgspec.json.Decoder(Entry)
+_Subject = tuple[str | None, str | None]
+"""Instance id and document of what a hold shuts; None means all."""
 
 
 class NodeView(msgspec.Struct, frozen=True):
@@ -146,7 +145,7 @@ def snapshot(path: Path, now: Now) -> Snapshot:
             return Snapshot(NodeView(), daemon, OutboxView(0, 0, 0, 0, 0.0), [], _counters({}), None, [])
         with closing(reader(path)) as connection:
             connection.execute("BEGIN")
-            return _read(connection, daemon, now)
+            return _read(Tables(connection), daemon, now)
 
 
 def tally(path: Path) -> Tally:
@@ -154,13 +153,12 @@ def tally(path: Path) -> Tally:
     with readable(path), closing(reader(path)) as connection:
         connection.execute("BEGIN")
         tables = Tables(connection)
-        holds = connection.execute("SELECT scope, instance_id, document FROM hold ORDER BY 1, 2, 3").fetchall()
         return Tally(
             tables.totals(),
             _counters(tables.counters()),
-            tables.dead_letter_count(),
+            tables.dead_letters.count(),
             tables.oldest_pending_ms(),
-            [(str(scope), str(instance_id), str(document)) for scope, instance_id, document in holds],
+            [(hold.scope, hold.instance_id or "", hold.document or "") for hold in tables.holds()],
         )
 
 
@@ -187,30 +185,31 @@ def reader(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
-def _read(connection: sqlite3.Connection, daemon: DaemonView, now: Now) -> Snapshot:
-    execute = connection.execute
-    facts = dict(execute("SELECT name, value FROM fact").fetchall())
-    holds = execute(
-        "SELECT scope, instance_id, document, reason, since_ms, next_probe_ms FROM hold ORDER BY 1, 2, 3"
-    ).fetchall()
-    shut_until_ms: dict[tuple[str, str], int] = {}
-    for _, instance_id, document, _, _, probe_ms in holds:
-        shut_until_ms[instance_id, document] = max(shut_until_ms.get((instance_id, document), 0), probe_ms)
-    rows = execute("SELECT entry FROM association ORDER BY instance_id, document")
-    entries = [entry for (text,) in rows if not (entry := _ENTRY.decode(text)).is_blank]
-    (dead,) = execute("SELECT count(*) FROM dead_letter").fetchone()
+def _read(tables: Tables, daemon: DaemonView, now: Now) -> Snapshot:
+    node = tables.fact(FACT_NODE)
+    holds = tables.holds()
+    shut_until_ms: dict[_Subject, int] = {}
+    for hold in holds:
+        subject = (hold.instance_id, hold.document)
+        shut_until_ms[subject] = max(shut_until_ms.get(subject, 0), hold.next_probe_ms)
+    entries = [entry for entry in tables.entries() if not entry.is_blank]
     return Snapshot(
-        node=msgspec.json.decode(facts["node"], type=NodeView) if "node" in facts else NodeView(),
+        node=NodeView() if node is None else msgspec.json.decode(node, type=NodeView),
         daemon=daemon,
-        outbox=_totals(entries, dead, now),
+        outbox=_totals(entries, tables.dead_letters.count(), now),
         holds=[
             HoldView(
-                scope, instance_id or None, document or None, reason, date_text(since_ms), date_text(probe_ms)
+                hold.scope,
+                hold.instance_id,
+                hold.document,
+                hold.reason,
+                date_text(hold.since_ms),
+                date_text(hold.next_probe_ms),
             )
-            for scope, instance_id, document, reason, since_ms, probe_ms in holds
+            for hold in holds
         ],
-        counters=_counters(dict(execute("SELECT name, value FROM counter").fetchall())),
-        comparison=Comparison(facts["comparison"]).value if "comparison" in facts else None,
+        counters=_counters(tables.counters()),
+        comparison=tables.fact(FACT_COMPARISON),
         associations=[_association(entry, _held_until_ms(entry, shut_until_ms)) for entry in entries],
     )
 
@@ -236,10 +235,10 @@ def _counters(stored: Mapping[str, int]) -> dict[str, int]:
     return {count.value: stored.get(count.value, 0) for count in Count}
 
 
-def _held_until_ms(entry: Entry, shut_until_ms: Mapping[tuple[str, str], int]) -> int:
+def _held_until_ms(entry: Entry, shut_until_ms: Mapping[_Subject, int]) -> int:
     """When a hold that covers the association is probed next; 0 when none does."""
     instance_id, document = entry.association.instance_id, entry.association.document
-    covering = (("", ""), (instance_id, ""), (instance_id, document))
+    covering: tuple[_Subject, ...] = ((None, None), (instance_id, None), (instance_id, document))
     return max(shut_until_ms.get(subject, 0) for subject in covering)
 
 

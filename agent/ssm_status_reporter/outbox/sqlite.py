@@ -98,8 +98,7 @@ class SqliteOutbox:
         self._refused = 0
         """Inputs that were refused while others were being counted."""
         self._is_counting = False
-        committer.adopt = self._adopt
-        committer.on_adopted = self._adopted
+        committer.let_adopt(self._adopt, self._adopted)
 
     # Sources hand in.
 
@@ -208,12 +207,17 @@ class SqliteOutbox:
         return await self._committer.submit(lambda tables: self._settle_call(tables, claim, outcome))
 
     async def learn(self, claim: Claim, held: Report) -> bool:
-        """Note what the service compares, if its StatusUnchanged to the claim shows it (rule 7)."""
-        has_learnt = await self._committer.submit(lambda tables: self._learn(tables, claim, held))
-        if has_learnt:
-            self._keep(FACT_COMPARISON, Comparison.STATUS)
-            self.policy = replace(self.policy, comparison=Comparison.STATUS, learning=False)
-        return has_learnt
+        """Note what the service compares, if its StatusUnchanged to the claim shows it (rule 7).
+
+        Whether that decides from now on: the configuration may have been changed since the claim.
+        """
+        if not await self._committer.submit(lambda tables: self._learn(tables, claim, held)):
+            return False
+        self._keep(FACT_COMPARISON, Comparison.STATUS)
+        if not self.policy.learning:
+            return False
+        self.policy = replace(self.policy, comparison=Comparison.STATUS, learning=False)
+        return True
 
     async def show_holds(self, changes: Sequence[HoldChange]) -> None:
         """Bring up to date what ``status`` shows, and what a node's hold keeps back."""
@@ -307,10 +311,10 @@ class SqliteOutbox:
             tables.reconcile_again(claim.association, now_ms + self.policy.look_again_ms)
         letter_id = None
         if result.buried is not None:
-            letter_id = tables.bury(
+            letter_id = tables.dead_letters.add(
                 claim.association, result.buried.report, result.buried.problem, self._clock.now().wall_ms
             )
-            if dropped := tables.drop_oldest_dead_letters(self.dead_letters_max):
+            if dropped := tables.dead_letters.drop_oldest(self.dead_letters_max):
                 log.warning(
                     "dead letters dropped: there are too many",
                     dropped=dropped,

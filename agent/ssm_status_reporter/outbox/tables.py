@@ -13,9 +13,8 @@ import msgspec
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, Counts, Entry, State
 from ssm_status_reporter.domain.limits import ROWS_IN_MEMORY_MAX
-from ssm_status_reporter.domain.outcome import Problem
-from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.sighting import Sighting
+from ssm_status_reporter.outbox.dead_letters import DeadLetters
 
 FACT_COMPARISON: Final = "comparison"
 """What the service was learnt to compare."""
@@ -24,17 +23,6 @@ FACT_NODE: Final = "node"
 
 _ENTRY: Final = msgspec.json.Decoder(Entry)
 _JSON: Final = msgspec.json.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A report that the service refused for good. ``at_ms`` is wall time."""
-
-    id: int
-    association: Association
-    report: Report
-    problem: Problem
-    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +42,7 @@ class Tables:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
+        self.dead_letters = DeadLetters(connection.execute)
         self._counts: dict[Count, int] = {}
 
     # Entries.
@@ -90,6 +79,11 @@ class Tables:
             "DELETE FROM association WHERE instance_id = ? AND document = ?",
             (association.instance_id, association.document),
         )
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, by node and document."""
+        rows = self._execute("SELECT entry FROM association ORDER BY instance_id, document")
+        return (_ENTRY.decode(text) for (text,) in rows)
 
     def unsettled(self) -> Iterator[Entry]:
         """Every entry with a report to deliver or a call out; each may be stored before the next is taken."""
@@ -218,55 +212,17 @@ class Tables:
         """The transaction was rolled back."""
         self._counts.clear()
 
-    # Dead letters.
-
-    def bury(self, association: Association, report: Report, problem: Problem, at_ms: int) -> int:
-        """Add a dead letter; returns its id."""
-        cursor = self._execute(
-            "INSERT INTO dead_letter (instance_id, document, status, message, additional_info, observed_at_ms, "
-            "code, error, hint, request_id, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                association.instance_id,
-                association.document,
-                report.status,
-                report.message,
-                report.additional_info,
-                report.observed_at_ms,
-                problem.code,
-                problem.message,
-                problem.hint,
-                problem.request_id,
-                at_ms,
-            ),
-        )
-        return int(cursor.lastrowid or 0)
-
-    def drop_oldest_dead_letters(self, keep: int) -> int:
-        """Remove all but the newest ``keep``; returns how many went."""
-        cursor = self._execute(
-            "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter ORDER BY id DESC LIMIT -1 OFFSET ?)",
-            (keep,),
-        )
-        return cursor.rowcount
-
-    def dead_letter_count(self) -> int:
-        """How many there are."""
-        return int(self._execute("SELECT count(*) FROM dead_letter").fetchone()[0])
-
-    def dead_letters(self) -> list[DeadLetter]:
-        """All of them, oldest first."""
-        return [_dead_letter(row) for row in self._execute(f"{_DEAD_LETTER} ORDER BY id")]
-
-    def dead_letter(self, letter_id: int) -> DeadLetter | None:
-        """The one of that id."""
-        row = self._execute(f"{_DEAD_LETTER} WHERE id = ?", (letter_id,)).fetchone()
-        return None if row is None else _dead_letter(row)
-
-    def remove_dead_letter(self, letter_id: int) -> None:
-        """It was sent again, or dropped."""
-        self._execute("DELETE FROM dead_letter WHERE id = ?", (letter_id,))
-
     # Holds, as `status` shows them.
+
+    def holds(self) -> list[HoldRow]:
+        """Every hold, by scope, node and document."""
+        rows = self._execute(
+            "SELECT scope, instance_id, document, reason, since_ms, next_probe_ms FROM hold ORDER BY 1, 2, 3"
+        )
+        return [
+            HoldRow(scope, instance_id or None, document or None, *rest)
+            for scope, instance_id, document, *rest in rows
+        ]
 
     def put_hold(self, hold: HoldRow) -> None:
         """Show a hold, or what became of it."""
@@ -323,35 +279,3 @@ class Tables:
     def put_fact(self, name: str, value: str) -> None:
         """Remember it."""
         self._execute("INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)", (name, value))
-
-
-_DEAD_LETTER: Final = (
-    "SELECT id, instance_id, document, status, message, additional_info, observed_at_ms, "
-    "code, error, request_id, hint, at_ms FROM dead_letter"
-)
-
-
-def _dead_letter(row: tuple[object, ...]) -> DeadLetter:
-    letter = msgspec.convert(row, _DeadLetterRow)
-    return DeadLetter(
-        letter.id,
-        Association(letter.instance_id, letter.document),
-        Report(letter.status, letter.message, letter.additional_info, letter.observed_at_ms),
-        Problem(letter.code, letter.error, letter.request_id, letter.hint),
-        letter.at_ms,
-    )
-
-
-class _DeadLetterRow(msgspec.Struct, array_like=True):
-    id: int
-    instance_id: str
-    document: str
-    status: str
-    message: str
-    additional_info: str | None
-    observed_at_ms: int
-    code: str
-    error: str
-    request_id: str | None
-    hint: str | None
-    at_ms: int

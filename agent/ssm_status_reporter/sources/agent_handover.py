@@ -46,9 +46,7 @@ class Handover:
             await self._offered.wait()
             self._offered.clear()
             while self._waiting:
-                self._begin()
-                if self._commit is not None:
-                    await asyncio.shield(self._commit)
+                await asyncio.shield(self._begin())
 
     async def finish(self) -> None:
         """Hand in the rest, within `AGENT_STOP_SECONDS_MAX`; for when `run` was cancelled."""
@@ -64,14 +62,12 @@ class Handover:
     async def _hand_in_the_rest(self) -> None:
         if self._commit is not None:
             await self._commit
-        self._begin()
-        if self._commit is not None:
-            await self._commit
-
-    def _begin(self) -> None:
-        """One commit of what waits."""
-        self._commit = None
         if self._waiting:
-            batch = list(self._waiting)
-            self._waiting.clear()
-            self._commit = asyncio.ensure_future(self._intake.observe(batch))
+            await self._begin()
+
+    def _begin(self) -> "asyncio.Future[None]":
+        """One commit of what waits."""
+        batch = list(self._waiting)
+        self._waiting.clear()
+        self._commit = asyncio.ensure_future(self._intake.observe(batch))
+        return self._commit

@@ -91,11 +91,10 @@ async def _connected(host: str, port: int) -> socket.socket:
     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failure: OSError = socket.gaierror(socket.EAI_NONAME, "no address")
     for family, kind, protocol, _, address in addresses:
-        stream = socket.socket(family, kind, protocol)
         with contextlib.ExitStack() as stack:
-            stack.callback(stream.close)
-            stream.settimeout(0)
             try:
+                stream = stack.enter_context(socket.socket(family, kind, protocol))
+                stream.settimeout(0)
                 async with asyncio.timeout(MQTT_DIAL_SECONDS_MAX / len(addresses)):
                     await loop.sock_connect(stream, address)
             except OSError as error:

@@ -9,7 +9,8 @@ Rules (numbers as in ARCHITECTURE.md):
     way the next files are read.
   * A directory that is missing, replaced or gone is said once, and watched for until it is there.
 
-What one file goes through is in ``spool_reader``; what is looked at when, in ``spool_session``.
+What one file goes through is in ``spool_reader`` until its commit, and in ``spool_removal`` after it; what is looked at
+when, in ``spool_session``.
 """
 
 import errno

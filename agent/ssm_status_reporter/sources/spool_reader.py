@@ -10,7 +10,6 @@ Rules:
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,7 +100,6 @@ class SpoolReader:
         self._said: dict[Spot, State] = {}
         self.vanished: set[bytes] = set()
         """Names that have a sighting and no file any more; for the caller to forget and empty."""
-        self._unremoved: dict[str, State] = {}
 
     def read(self, spot: Spot) -> list[Accepted]:
         """What the file there comes to: nothing, one result, or two when it was replaced under our eyes."""
@@ -122,61 +120,6 @@ class SpoolReader:
             self._queue.hold(spot.name, Held.IN_FLIGHT)
             return [Accepted(verdict, spot.name, sighting=sighting)]
         return self._claim(spot, _Judged(look, verdict))
-
-    def release(self, accepted: Accepted) -> None:
-        """The result is committed: remove the claimed file, and let the next one of its name come."""
-        if accepted.claimed is None:
-            if accepted.sighting is not None:
-                self._queue.free(accepted.name)
-            return
-        try:
-            released = self._spool.release(accepted.name, accepted.claimed)
-        except OSError as error:
-            self._leave(accepted.name, accepted.claimed, error)
-            released = True
-        if released:
-            self._queue.free(accepted.name)
-        else:
-            self._read_again(accepted.name)
-
-    @property
-    def left_some(self) -> bool:
-        """Whether there are files to `remove_left`."""
-        return bool(self._unremoved)
-
-    def remove_left(self) -> None:
-        """Try again to remove what could not be; what was written to since is due once more."""
-        for name, committed in list(self._unremoved.items()):
-            with suppress(OSError):
-                removed = self._spool.release(name, committed)
-                del self._unremoved[name]
-                if not removed and not self._queue.is_held(
-                    name
-                ):  # held: there is a newer file of that name by now
-                    self._read_again(name)
-        if not self._unremoved:
-            log.info("accepted files can be removed again", path=self._taken_path)
-
-    def _read_again(self, name: str) -> None:
-        """A claimed file was written to after its result was read."""
-        self._queue.hold(name, Held.UNFINISHED)
-        self._queue.add(Spot(Place.TAKEN, name))
-
-    @property
-    def _taken_path(self) -> str:
-        return f"{self._settings.path}/{TAKEN}"
-
-    def _leave(self, name: str, committed: State, error: OSError) -> None:
-        if not self._unremoved:
-            log.error(
-                "accepted files cannot be removed: their results are stored, and removing them is tried again",
-                path=self._taken_path,
-                file=printable(name),
-                error=error.strerror,
-                hint="let this daemon remove files there (no sticky bit)",
-            )
-        if len(self._unremoved) < REMEMBERED_FILES_MAX:
-            self._unremoved[name] = committed
 
     def _claim(self, spot: Spot, judged: _Judged) -> list[Accepted]:
         try:

@@ -32,6 +32,7 @@ from ssm_status_reporter.sources.seen import KeptFiles, name_bytes
 from ssm_status_reporter.sources.spool import Place, ScanEntry, Spool, Spot
 from ssm_status_reporter.sources.spool_queue import Held, SpoolQueue
 from ssm_status_reporter.sources.spool_reader import Accepted, Settings, SpoolReader
+from ssm_status_reporter.sources.spool_removal import SpoolRemoval
 from ssm_status_reporter.sources.spool_watch import SpoolWatch
 
 _ENTRIES_PER_TURN: Final = 512
@@ -72,6 +73,7 @@ class SpoolSession:
         self._watch = watch
         self._queue = SpoolQueue()
         self._reader = SpoolReader(settings, spool, self._queue, clock, intake.count_refused, sightings)
+        self._removal = SpoolRemoval(settings.path, spool, self._queue)
         self._wake = asyncio.Event()
         self._in_flight = 0
         self._scan_due = True
@@ -162,7 +164,7 @@ class SpoolSession:
             raise
         self._release(batch)
         self._in_flight -= len(batch)
-        if self._queue or self._scan_due or self._reader.left_some:
+        if self._queue or self._scan_due or self._removal.left_some:
             self._wake.set()
 
     async def _store(self, batch: list[Accepted]) -> None:
@@ -177,7 +179,7 @@ class SpoolSession:
 
     def _release(self, batch: list[Accepted]) -> None:
         for accepted in batch:
-            self._reader.release(accepted)
+            self._removal.release(accepted)
             log.debug(
                 "result accepted", file=printable(accepted.name), association=str(accepted.result.association)
             )
@@ -233,7 +235,7 @@ class SpoolSession:
         if self._queue.forgot:
             self._queue.forgot = False
             self._scan_anew()
-        if (self._queue.crowded or self._reader.left_some) and self._retry is None:
+        if (self._queue.crowded or self._removal.left_some) and self._retry is None:
             self._queue.crowded = False
             self._retry = tasks.create_task(self._retry_later())
         if self._timer is None and self._queue.next_deadline_ms() is not None:
@@ -283,7 +285,7 @@ class SpoolSession:
             self._queue.add(spot)
         self._retry_spots.clear()
         self._retry = None
-        if self._reader.left_some:
-            self._reader.remove_left()
+        if self._removal.left_some:
+            self._removal.remove_left()
         self._scan_anew()
         self._wake.set()

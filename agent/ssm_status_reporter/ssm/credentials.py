@@ -57,12 +57,17 @@ class _Version(NamedTuple):
 
 def shared_file() -> Path:
     """Where the SDK looks for the shared credentials file."""
-    return Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
+    return _expanded(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials")
 
 
 def configuration_file() -> Path:
     """Where the SDK looks for its configuration file, which may hold keys too."""
-    return Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    return _expanded(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config")
+
+
+def _expanded(path: str) -> Path:
+    """As the SDK does it: a user without a home has no such file, which is no error."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises then)
 
 
 class Credentials:

@@ -259,7 +259,10 @@ class Tables:
 
     def dead_letter(self, letter_id: int) -> DeadLetter | None:
         """The one of that id."""
-        row = self._execute(f"{_DEAD_LETTER} WHERE id = ?", (letter_id,)).fetchone()
+        try:
+            row = self._execute(f"{_DEAD_LETTER} WHERE id = ?", (letter_id,)).fetchone()
+        except OverflowError:  # no number of SQLite's
+            return None
         return None if row is None else _dead_letter(row)
 
     def remove_dead_letter(self, letter_id: int) -> None:

@@ -180,4 +180,4 @@ def _print_json(found: list[DeadLetter]) -> None:
         )
         for letter in found
     ]
-    click.echo(msgspec.json.encode(views).decode())
+    click.echo(msgspec.json.encode(views))

@@ -49,7 +49,7 @@ def status(ctx: click.Context, *, as_json: bool, watch: bool) -> None:
             ctx.exit(ExitCode.FAILED)
         if watch and sys.stdout.isatty() and not as_json:
             click.echo(_CLEAR, nl=False)
-        click.echo(msgspec.json.encode(state).decode() if as_json else "\n".join(_lines(state, now.wall_ms)))
+        click.echo(msgspec.json.encode(state) if as_json else "\n".join(_lines(state, now.wall_ms)))
         if not watch:
             return
         time.sleep(WATCH_SECONDS)

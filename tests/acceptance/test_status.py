@@ -12,8 +12,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from acceptance_support import NODE, REGION, Site, faults
+from ssm_status_reporter.cli.main import main
 from ssm_status_reporter.domain.rfc3339 import milliseconds
 from ssm_status_reporter.emulator.faults import FaultPlan
 from ssm_status_reporter.emulator.server import Emulator
@@ -92,6 +94,17 @@ async def test_before_any_run_there_is_nothing_and_that_is_no_error(tmp_path: Pa
     assert readable.code == 0
     assert "not running" in readable.output
     assert readable.output.splitlines()[0].split(maxsplit=1) == ["node", "not known yet"]
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_it_is_coloured_for_who_wants_it(tmp_path: Path, no_color: str, coloured: bool) -> None:  # noqa: FBT001
+    """Where colours are shown, NO_COLOR turns them off, as for every command."""
+    site = Site(tmp_path, "http://127.0.0.1:9")
+    shown = CliRunner().invoke(
+        main, ["--config", str(site.config), "status"], color=True, env={"NO_COLOR": no_color}
+    )
+    assert shown.exit_code == 0
+    assert ("\x1b" in shown.output) == coloured
 
 
 async def test_it_works_while_the_daemon_runs_and_after_it_stopped_or_was_killed(tmp_path: Path) -> None:

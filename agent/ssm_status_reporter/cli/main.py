@@ -116,3 +116,4 @@ def _leave_streams() -> None:
 def main(ctx: click.Context, config_path: Path | None) -> None:
     """Deliver the status of SSM association runs to AWS Systems Manager State Manager."""
     ctx.obj = Invocation(config_path)
+    ctx.color = False if os.environ.get("NO_COLOR") else None  # None: on a terminal

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from acceptance_support import NODE, REGION, Site, faults
+from acceptance_support import COMMAND, NODE, REGION, SECONDS_MAX, Site, faults
 from ssm_status_reporter.cli.main import main
 from ssm_status_reporter.domain.rfc3339 import milliseconds
 from ssm_status_reporter.emulator.faults import FaultPlan
@@ -105,6 +106,22 @@ def test_it_is_coloured_for_who_wants_it(tmp_path: Path, no_color: str, coloured
     )
     assert shown.exit_code == 0
     assert ("\x1b" in shown.output) == coloured
+
+
+async def test_a_watch_shows_it_again_until_it_is_interrupted(tmp_path: Path) -> None:
+    """--watch goes on by itself; Ctrl-C is its end, not its failure."""
+    site = Site(tmp_path, "http://127.0.0.1:9")
+    process = await asyncio.create_subprocess_exec(
+        *(COMMAND, "--config", site.config, "status", "--watch", "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        assert_shape(msgspec.json.decode(await asyncio.wait_for(process.stdout.readline(), SECONDS_MAX)))
+    process.send_signal(signal.SIGINT)
+    _, errors = await asyncio.wait_for(process.communicate(), SECONDS_MAX)
+    assert (process.returncode, errors) == (0, b"")
 
 
 async def test_it_works_while_the_daemon_runs_and_after_it_stopped_or_was_killed(tmp_path: Path) -> None:

@@ -40,19 +40,22 @@ def status(ctx: click.Context, *, as_json: bool, watch: bool) -> None:
     """
     path = load_configuration(ctx).outbox.path
     clock = SystemClock()
-    while True:
-        try:
+    try:
+        while True:
             now = clock.now()
             state = snapshot(path, now)
-        except OutboxError as error:
-            click.echo(str(error), err=True)
-            ctx.exit(ExitCode.FAILED)
-        if watch and sys.stdout.isatty() and not as_json:
-            click.echo(_CLEAR, nl=False)
-        click.echo(msgspec.json.encode(state) if as_json else "\n".join(_lines(state, now.wall_ms)))
+            if watch and sys.stdout.isatty() and not as_json:
+                click.echo(_CLEAR, nl=False)
+            click.echo(msgspec.json.encode(state) if as_json else "\n".join(_lines(state, now.wall_ms)))
+            if not watch:
+                return
+            time.sleep(WATCH_SECONDS)
+    except OutboxError as error:
+        click.echo(str(error), err=True)
+        ctx.exit(ExitCode.FAILED)
+    except KeyboardInterrupt:
         if not watch:
-            return
-        time.sleep(WATCH_SECONDS)
+            raise
 
 
 def _lines(state: Snapshot, now_ms: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox import letters
 from ssm_status_reporter.outbox.database import OutboxError
 from ssm_status_reporter.outbox.tables import DeadLetter
+from ssm_status_reporter.sources.quoting import printable
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ def show(ctx: click.Context, ids: tuple[int, ...], *, as_json: bool) -> None:
     found = [by_id[letter_id] for letter_id in ids if letter_id in by_id]
     if as_json:
         _print_json(found)
-    else:
+    elif found:
         click.echo("\n\n".join("\n".join(_described(letter)) for letter in found))
     _end(ctx, ids, [letter.id for letter in found])
 
@@ -156,7 +157,7 @@ def _described(letter: DeadLetter) -> Iterator[str]:
     yield f"dead letter   {letter.id}, since {date_text(letter.at_ms)}"
     yield f"association   {letter.association}"
     yield f"status        {letter.report.status}, observed {date_text(letter.report.observed_at_ms)}"
-    yield f"message       {letter.report.message}"
+    yield f"message       {printable(letter.report.message)}"
     yield f"error         {letter.problem.code}: {letter.problem.message}"
     if letter.problem.request_id:
         yield f"request       {letter.problem.request_id}"

@@ -4,7 +4,7 @@ Rules:
   * Read-only, one transaction: the figures belong together.
   * Needs to read the files only, so it works for the group too. While no daemon runs there is no -wal file, and
     SQLite could not make one for a reader: then the file is opened as immutable.
-  * The shape is the contract's, to the letter; the structs here are that shape.
+  * The shape is what programs outside rely on, to the letter; the structs here are that shape.
 """
 
 import os

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from acceptance_support import COMMAND, NODE, REGION, SECONDS_MAX, Site, faults
+from acceptance_support import COMMAND, NODE, REGION, SECONDS_MAX, Site
 from ssm_status_reporter.cli.main import main
 from ssm_status_reporter.domain.rfc3339 import milliseconds
 from ssm_status_reporter.emulator.faults import FaultPlan
@@ -210,18 +210,26 @@ async def test_what_waits_and_why_is_shown_to_programs_and_people(tmp_path: Path
 
 
 async def test_what_is_due_says_since_when(tmp_path: Path) -> None:
-    """A report whose time has come, and that waits for a daemon or for its turn, has no next attempt in the past."""
-    async with Emulator(faults({"code": "TooManyUpdates", "times": 0})) as emulator:
+    """What waits for a daemon or for its turn, a report or a hold's probe, has no next time in the past."""
+    rules = [
+        {"document": document, "errors": [{"code": code, "times": 0}]}
+        for document, code in (("Doc", "TooManyUpdates"), ("Denied", "AccessDeniedException"))
+    ]
+    async with Emulator(msgspec.convert({"rules": rules}, FaultPlan)) as emulator:
         site = Site(tmp_path, emulator.url)
         async with site.daemon() as daemon:
             site.drop("Doc", "Success", "done")
-            await daemon.state(lambda state: state["counters"]["retried"], "refused once")
+            site.drop("Denied", "Success", "done")
+            await daemon.state(lambda state: state["counters"]["retried"] and state["holds"], "both refused")
             await daemon.stop()
         due_at = site.association("Doc")["next_attempt_at"]
-        await asyncio.sleep(max(0.0, milliseconds(due_at) / 1000 - time.time()))  # half a second at most
+        (hold,) = site.state()["holds"]
+        latest = max(milliseconds(due_at), milliseconds(hold["next_probe_at"])) / 1000
+        await asyncio.sleep(max(0.0, latest - time.time()))  # half a second at most
         readable = (await site.run("status")).output
     assert f", due since {due_at}" in readable
-    assert "next attempt" not in readable
+    assert f"\n              probe due since {hold['next_probe_at']}\n" in readable
+    assert "next " not in readable
 
 
 @needs_root

@@ -85,7 +85,7 @@ def _lines(state: Snapshot, now_ms: int) -> Iterator[str]:
         whom = " ".join(part for part in (hold.document, hold.instance_id) if part) or "everything"
         yield click.style(f"hold          {hold.scope}, {whom}, since {hold.since}", fg="yellow")
         yield f"              {hold.reason}"
-        yield f"              next probe {hold.next_probe_at}"
+        yield f"              {_when('probe due', 'next probe', hold.next_probe_at, now_ms)}"
     if state.associations:
         yield ""
         yield from _table(state.associations, now_ms)
@@ -114,7 +114,9 @@ def _held(row: AssociationView) -> str:
 def _details(row: AssociationView, now_ms: int) -> Iterator[str]:
     if row.pending is not None:
         attempts = "1 failed attempt" if row.attempts == 1 else f"{row.attempts} failed attempts"
-        due = "" if row.next_attempt_at is None else f", {_when(row.next_attempt_at, now_ms)}"
+        due = (
+            "" if row.next_attempt_at is None else f", {_when('due', 'next attempt', row.next_attempt_at, now_ms)}"
+        )
         yield f"to deliver: {row.pending.status} at {row.pending.observed_at}, {attempts}{due}"
     if row.last_error is not None:
         error = row.last_error
@@ -124,8 +126,6 @@ def _details(row: AssociationView, now_ms: int) -> Iterator[str]:
             yield f"            {error.hint}"
 
 
-def _when(next_attempt_at: str, now_ms: int) -> str:
-    """What is due waits for its turn: for the rate, or a free call."""
-    if milliseconds(next_attempt_at) <= now_ms:
-        return f"due since {next_attempt_at}"
-    return f"next attempt {next_attempt_at}"
+def _when(due: str, ahead: str, moment: str, now_ms: int) -> str:
+    """What is due waits for its turn (for the rate, or a free call), or for a daemon."""
+    return f"{due} since {moment}" if milliseconds(moment) <= now_ms else f"{ahead} {moment}"

@@ -19,8 +19,8 @@ from pathlib import Path
 from ssm_status_reporter.domain.entry import Count, Policy
 from ssm_status_reporter.domain.settlement import revived
 from ssm_status_reporter.domain.time import Now
-from ssm_status_reporter.outbox.database import FILE_MODE, OutboxError, migrations, opened
-from ssm_status_reporter.outbox.snapshot import readable, reader
+from ssm_status_reporter.outbox.database import FILE_MODE, OutboxError, is_broken, migrations, opened
+from ssm_status_reporter.outbox.snapshot import DAMAGED, readable, reader
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, DeadLetter, Tables
 
 SOURCE = "dead-letters"
@@ -123,7 +123,10 @@ def _writing(outbox: Path) -> Iterator[Tables]:
             tables.flush_counts()
             connection.execute("COMMIT")
     except (sqlite3.Error, PermissionError) as error:
-        raise OutboxError(f"{outbox}: cannot be written ({error}): run as root") from error
+        remedy = "run as root" if os.geteuid() != 0 else "mend that and try again"
+        if isinstance(error, sqlite3.Error) and is_broken(error):
+            remedy = DAMAGED
+        raise OutboxError(f"{outbox}: cannot be written ({error}): {remedy}") from error
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from ssm_status_reporter.outbox.database import OutboxError, is_broken
 from ssm_status_reporter.outbox.lock import find_holder
 from ssm_status_reporter.outbox.tables import Tables
 
+DAMAGED: Final = "it is damaged: a daemon that starts sets it aside and goes on with a new one"
+"""What becomes of a broken outbox."""
 _ENTRY: Final = msgspec.json.Decoder(Entry)
 
 
@@ -175,7 +177,9 @@ def readable(path: Path) -> Iterator[None]:
         if isinstance(error, NotADirectoryError) or os.path.isdir(path):  # noqa: PTH112 (Path.is_dir may raise)
             remedy = "outbox.path must name a file in a directory"
         if isinstance(error, sqlite3.Error) and is_broken(error):
-            remedy = "it is damaged: a daemon that starts sets it aside and goes on with a new one"
+            remedy = DAMAGED
+        if "no such table" in str(error):
+            remedy = "nothing has been stored there yet: the daemon makes the tables at its start"
         raise OutboxError(f"{path}: cannot be read ({reason}): {remedy}") from error
 
 

@@ -205,8 +205,7 @@ async def test_without_an_outbox_there_is_nothing_to_retry(tmp_path: Path) -> No
     assert (await site.run("dead-letters", "discard", 1)).code == 1
     for command in ("retry", "discard"):
         ended = await site.run("dead-letters", command, "--all")
-        assert ended.code in {0, 1}
-        assert "Traceback" not in ended.errors
+        assert (ended.code, ended.output, ended.errors) == (0, "", "")
     assert list(site.outbox.parent.iterdir()) == []
 
 

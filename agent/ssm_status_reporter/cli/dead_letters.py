@@ -91,7 +91,7 @@ def retry(ctx: click.Context, ids: tuple[int, ...], *, every: bool, as_json: boo
     chosen = _chosen(ctx, ids, every=every)
     path = configuration.outbox.path
     policy = tuning.policy(configuration, _guarded(ctx, lambda: letters.learnt_comparison(path)))
-    tried = _guarded(ctx, lambda: letters.retry(path, chosen, SystemClock().now(), policy))
+    tried = _guarded(ctx, lambda: letters.retry(path, chosen, SystemClock().now(), policy)) if chosen else []
     if as_json:
         _print_json([each.letter for each in tried])
     else:
@@ -109,7 +109,7 @@ def discard(ctx: click.Context, ids: tuple[int, ...], *, every: bool, as_json: b
     """Drop the dead letters IDS for good."""
     path = load_configuration(ctx).outbox.path
     chosen = _chosen(ctx, ids, every=every)
-    dropped = _guarded(ctx, lambda: letters.discard(path, chosen))
+    dropped = _guarded(ctx, lambda: letters.discard(path, chosen)) if chosen else []
     if as_json:
         _print_json(dropped)
     else:

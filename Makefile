@@ -27,7 +27,7 @@ lint: $(DEVELOPER_ENV)/installed ## ruff, mypy --strict, import-linter
 bench: $(USER_ENV)/installed $(DEVELOPER_ENV)/installed ## speed and memory, as ratios against a floor and a peer in one run
 	$(BIN)/python tests/benchmarks/bench.py $(USER_ENV)/bin/ssm-status-reporter
 
-requirements: ## pin anew what the project depends on, with hashes
+requirements: $(DEVELOPER_ENV)/dependencies ## pin anew what the project depends on, with hashes
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links pyproject.toml requirements/build.in -o requirements/runtime.txt
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header \

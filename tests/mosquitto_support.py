@@ -66,16 +66,6 @@ class Broker:
             assert time.monotonic() < deadline, "Mosquitto does not save"
             time.sleep(0.01)
 
-    def pause(self) -> None:
-        """It is there and does nothing any more."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """It goes on."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
     def log(self) -> str:
         """What it said."""
         return (self.directory / "broker.log").read_text(errors="replace")

@@ -214,6 +214,48 @@ def test_a_reader_that_went_away_is_no_reason_for_a_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("arguments", [("--help",), ("config", "show"), ("config", "schema"), ("check",)])
+def test_output_that_cannot_be_written_is_one_line_and_exit_1(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """On a full disk a command says so, without a traceback, and does not pretend that all is well."""
+    file = written(tmp_path, "")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [COMMAND, "--config", file, *arguments],
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            timeout=SECONDS_MAX,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (1, "ssm-status-reporter: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_bad_configuration_is_exit_78_even_where_nobody_can_be_told(
+    tmp_path: Path, command: str, redirection: str
+) -> None:
+    """Standard error that is closed or full changes nothing of the exit code."""
+    shell = f'"$0" --config "$1" {command} {redirection}'
+    ended = subprocess.run(
+        ["/bin/sh", "-c", shell, COMMAND, tmp_path / "none"], env=ENVIRONMENT, timeout=SECONDS_MAX, check=False
+    )
+    assert ended.returncode == 78
+
+
+def test_what_an_encoding_does_not_have_is_shown_as_its_escape_and_yaml_and_json_stay_utf_8(
+    tmp_path: Path,
+) -> None:
+    """On a Latin-1 terminal a text is legible; what programs read is UTF-8 there too."""
+    file = written(tmp_path, "aws: {profile: größer…}\n")
+    latin_1 = {"PYTHONIOENCODING": "latin-1:strict", "LC_ALL": "C.UTF-8"}
+    shown = run("--config", file, "config", "show", **latin_1)
+    assert (shown.returncode, "profile: größer…\n" in shown.stdout) == (0, True), shown.stderr
+    checked = run("--config", file.rename(tmp_path / "c….yaml"), "check", **latin_1)
+    assert (checked.returncode, checked.stdout) == (0, f"{tmp_path}/c\\u2026.yaml: ok\n"), checked.stderr
+
+
 def test_an_interrupt_is_no_reason_for_a_traceback(tmp_path: Path) -> None:
     """Ctrl-C in the middle of a command ends it quietly."""
     fifo = tmp_path / "config.yaml"

@@ -385,7 +385,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     async def perform(_directory: Path, _audience: Audience) -> Account:
         row = Row("Acme-Patch", results=1, saved=1, again=0, calls=0, held="nothing")
-        return Account([row], 1, 0, 1, [], [], 0, 0, 1, ["Acme-Patch: nothing arrived"], 1.0)
+        return Account([row], 0, 1, [], [], 0, 0, 1, ["Acme-Patch: nothing arrived"], 1.0)
 
     monkeypatch.setattr(command, "perform", perform)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

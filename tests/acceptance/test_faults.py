@@ -22,6 +22,7 @@ import pytest
 from acceptance_support import (
     DESCRIBE,
     NODE,
+    SECONDS_MAX,
     UPDATE,
     Site,
     assert_balanced,
@@ -248,6 +249,17 @@ async def test_a_service_that_is_down_and_comes_back(tmp_path: Path) -> None:
                 assert await daemon.stop() == 0
     assert state["holds"] == []
     assert_balanced(state)
+
+
+async def test_a_log_that_cannot_be_written_keeps_nothing_from_being_delivered(tmp_path: Path) -> None:
+    """With its log on a full disk the daemon starts, delivers, and ends at SIGTERM with 0."""
+    async with Emulator() as emulator:
+        site = Site(tmp_path, emulator.url)
+        unheard = ("/bin/sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+        async with site.daemon(ready=False, prefix=unheard) as daemon:
+            site.drop("Doc", "Success", "done")
+            await emulator.wait_for(lambda _: held(emulator, "Doc") == ("Success", "done"), SECONDS_MAX)
+            assert await daemon.stop() == 0
 
 
 async def test_a_hold_that_only_a_question_met_ends_without_a_report(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
-from acceptance_support import NODE, REGION, Site, faults
+from acceptance_support import COMMAND, NODE, REGION, SECONDS_MAX, Site
+from ssm_status_reporter.cli.main import main
 from ssm_status_reporter.domain.rfc3339 import milliseconds
 from ssm_status_reporter.emulator.faults import FaultPlan
 from ssm_status_reporter.emulator.server import Emulator
@@ -92,6 +95,33 @@ async def test_before_any_run_there_is_nothing_and_that_is_no_error(tmp_path: Pa
     assert readable.code == 0
     assert "not running" in readable.output
     assert readable.output.splitlines()[0].split(maxsplit=1) == ["node", "not known yet"]
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_it_is_coloured_for_who_wants_it(tmp_path: Path, no_color: str, coloured: bool) -> None:  # noqa: FBT001
+    """Where colours are shown, NO_COLOR turns them off, as for every command."""
+    site = Site(tmp_path, "http://127.0.0.1:9")
+    shown = CliRunner().invoke(
+        main, ["--config", str(site.config), "status"], color=True, env={"NO_COLOR": no_color}
+    )
+    assert shown.exit_code == 0
+    assert ("\x1b" in shown.output) == coloured
+
+
+async def test_a_watch_shows_it_again_until_it_is_interrupted(tmp_path: Path) -> None:
+    """--watch goes on by itself; Ctrl-C is its end, not its failure."""
+    site = Site(tmp_path, "http://127.0.0.1:9")
+    process = await asyncio.create_subprocess_exec(
+        *(COMMAND, "--config", site.config, "status", "--watch", "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        assert_shape(msgspec.json.decode(await asyncio.wait_for(process.stdout.readline(), SECONDS_MAX)))
+    process.send_signal(signal.SIGINT)
+    _, errors = await asyncio.wait_for(process.communicate(), SECONDS_MAX)
+    assert (process.returncode, errors) == (0, b"")
 
 
 async def test_it_works_while_the_daemon_runs_and_after_it_stopped_or_was_killed(tmp_path: Path) -> None:
@@ -180,18 +210,26 @@ async def test_what_waits_and_why_is_shown_to_programs_and_people(tmp_path: Path
 
 
 async def test_what_is_due_says_since_when(tmp_path: Path) -> None:
-    """A report whose time has come, and that waits for a daemon or for its turn, has no next attempt in the past."""
-    async with Emulator(faults({"code": "TooManyUpdates", "times": 0})) as emulator:
+    """What waits for a daemon or for its turn, a report or a hold's probe, has no next time in the past."""
+    rules = [
+        {"document": document, "errors": [{"code": code, "times": 0}]}
+        for document, code in (("Doc", "TooManyUpdates"), ("Denied", "AccessDeniedException"))
+    ]
+    async with Emulator(msgspec.convert({"rules": rules}, FaultPlan)) as emulator:
         site = Site(tmp_path, emulator.url)
         async with site.daemon() as daemon:
             site.drop("Doc", "Success", "done")
-            await daemon.state(lambda state: state["counters"]["retried"], "refused once")
+            site.drop("Denied", "Success", "done")
+            await daemon.state(lambda state: state["counters"]["retried"] and state["holds"], "both refused")
             await daemon.stop()
         due_at = site.association("Doc")["next_attempt_at"]
-        await asyncio.sleep(max(0.0, milliseconds(due_at) / 1000 - time.time()))  # half a second at most
+        (hold,) = site.state()["holds"]
+        latest = max(milliseconds(due_at), milliseconds(hold["next_probe_at"])) / 1000
+        await asyncio.sleep(max(0.0, latest - time.time()))  # half a second at most
         readable = (await site.run("status")).output
     assert f", due since {due_at}" in readable
-    assert "next attempt" not in readable
+    assert f"\n              probe due since {hold['next_probe_at']}\n" in readable
+    assert "next " not in readable
 
 
 @needs_root

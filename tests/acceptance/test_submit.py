@@ -75,10 +75,17 @@ async def test_the_daemon_accepts_what_is_submitted(config: Path, spool: Path) -
     assert report.observed_at_ms == 1795345200000
 
 
-@pytest.mark.parametrize("text", ["exit 3", "{not json", "[1]", '{"a":1,"a":2}', ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("exit 3", "{not json", "[1]", '{"a":1,"a":2}', ""),
+        *('{"a":{"b":1,"b":2}}', '{"load": NaN}', '{"a":1e999}', '{"a":' * 70 + "1" + "}" * 70),
+    ],
+)
 def test_other_additional_info_is_a_text(config: Path, text: str) -> None:
-    """What is not the text of a JSON object goes as it was given."""
+    """What is not the text of a JSON object such as a result takes goes as it was given."""
     done = submit(config, "--document", "My-Doc", "--status", "Success", "--additional-info", text)
+    assert done.returncode == 0, done.stderr
     assert json.loads(Path(done.stdout.strip()).read_bytes())["additional_info"] == text
 
 

@@ -14,6 +14,7 @@ from emulator_support import (
     NODE,
     OBSERVED_AT,
     OTHER_NODE,
+    WAIT_SECONDS_MAX,
     Arrivals,
     Latency,
     connect,
@@ -153,6 +154,42 @@ async def test_bodies_and_targets_that_are_none() -> None:
         assert (await raw(emulator, b" " * (1024 * 1024 + 1)))[0] == 413
 
 
+async def test_headers_that_no_sdk_sends_are_answered_and_recorded_like_others() -> None:
+    """Bytes that are no text, a compression that is none: refused in the service's form, each with its line."""
+    async with Emulator() as emulator:
+        host, port = emulator.url.removeprefix("http://").split(":")
+        for headers, refusal in (
+            (b"X-Amz-Target: AmazonSSM.\xff", "MissingAuthenticationTokenException"),
+            (b"Authorization: \xff", "IncompleteSignatureException"),
+        ):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n\r\n")
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                assert f'{{"__type":"{refusal}"'.encode() in await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        assert (await raw(emulator, b"\x00", Content_Encoding="gzip"))[1]["__type"] == "SerializationException"
+        assert [entry.operation for entry in emulator.ledger] == [
+            "\N{REPLACEMENT CHARACTER}",
+            None,
+            "DescribeAssociation",
+        ]
+
+
+async def test_who_asks_before_sending_a_body_is_told_to() -> None:
+    """A client that waits for 100 Continue (curl does, with a long body) is not left waiting."""
+    async with Emulator() as emulator:
+        host, port = emulator.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"{}")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+        await writer.wait_closed()
+
+
 @pytest.mark.parametrize(
     ("authorization", "code", "text"),
     [
@@ -197,7 +234,8 @@ async def test_a_date_is_there() -> None:
     """A signed request without any date, or with one that is none, is incomplete."""
     async with Emulator() as emulator:
         assert "'X-Amz-Date'" in (await raw(emulator, X_Amz_Date=""))[1]["message"]
-        assert (await raw(emulator, X_Amz_Date="now"))[1]["__type"] == "IncompleteSignatureException"
+        for none in ("now", "Fri, 31 Dec 9999 23:59:59 -2359"):
+            assert (await raw(emulator, X_Amz_Date=none))[1]["__type"] == "IncompleteSignatureException"
 
 
 async def test_an_unsigned_call_misses_its_token() -> None:

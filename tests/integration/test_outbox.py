@@ -816,9 +816,18 @@ async def test_a_snapshot_works_without_a_daemon_and_leaves_nothing_behind(path:
 
 
 def test_what_is_no_database_cannot_be_read_and_says_so(garbage: Path) -> None:
-    """`status` on garbage is an error with a reason, not a traceback."""
-    with pytest.raises(OutboxError, match="cannot be read"):
-        snapshot(garbage, NOW)
+    """Looked at or written into, garbage is an error that says what becomes of it, not a traceback."""
+    for look in (lambda: snapshot(garbage, NOW), lambda: letters.discard(garbage, [1])):
+        with pytest.raises(OutboxError, match=r"cannot be .* a daemon that starts sets it aside"):
+            look()
+
+
+def test_what_has_no_tables_yet_is_told_from_what_may_not_be_read(path: Path) -> None:
+    """A daemon that was stopped while it made the file, or is at it: nobody is told to become root."""
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(OutboxError, match="nothing has been stored there yet"):
+        snapshot(path, NOW)
 
 
 # A full disk.

@@ -20,10 +20,10 @@ def show(ctx: click.Context) -> None:
 
     Secrets are masked.
     """
-    click.echo(render(load_configuration(ctx)), nl=False)
+    click.echo(render(load_configuration(ctx)).encode(), nl=False)
 
 
 @config.command
 def schema() -> None:
     """Print the JSON Schema of the configuration file."""
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False).encode())

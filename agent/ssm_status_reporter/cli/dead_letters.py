@@ -14,6 +14,7 @@ from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox import letters
 from ssm_status_reporter.outbox.database import OutboxError
 from ssm_status_reporter.outbox.dead_letters import DeadLetter
+from ssm_status_reporter.sources.quoting import printable
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ def show(ctx: click.Context, ids: tuple[int, ...], *, as_json: bool) -> None:
     found = [by_id[letter_id] for letter_id in ids if letter_id in by_id]
     if as_json:
         _print_json(found)
-    else:
+    elif found:
         click.echo("\n\n".join("\n".join(_described(letter)) for letter in found))
     _end(ctx, ids, [letter.id for letter in found])
 
@@ -90,7 +91,7 @@ def retry(ctx: click.Context, ids: tuple[int, ...], *, every: bool, as_json: boo
     chosen = _chosen(ctx, ids, every=every)
     path = configuration.outbox.path
     policy = tuning.policy(configuration, _guarded(ctx, lambda: letters.learnt_comparison(path)))
-    tried = _guarded(ctx, lambda: letters.retry(path, chosen, SystemClock().now(), policy))
+    tried = _guarded(ctx, lambda: letters.retry(path, chosen, SystemClock().now(), policy)) if chosen else []
     if as_json:
         _print_json([each.letter for each in tried])
     else:
@@ -108,7 +109,7 @@ def discard(ctx: click.Context, ids: tuple[int, ...], *, every: bool, as_json: b
     """Drop the dead letters IDS for good."""
     path = load_configuration(ctx).outbox.path
     chosen = _chosen(ctx, ids, every=every)
-    dropped = _guarded(ctx, lambda: letters.discard(path, chosen))
+    dropped = _guarded(ctx, lambda: letters.discard(path, chosen)) if chosen else []
     if as_json:
         _print_json(dropped)
     else:
@@ -156,7 +157,7 @@ def _described(letter: DeadLetter) -> Iterator[str]:
     yield f"dead letter   {letter.id}, since {date_text(letter.at_ms)}"
     yield f"association   {letter.association}"
     yield f"status        {letter.report.status}, observed {date_text(letter.report.observed_at_ms)}"
-    yield f"message       {letter.report.message}"
+    yield f"message       {printable(letter.report.message)}"
     yield f"error         {letter.problem.code}: {letter.problem.message}"
     if letter.problem.request_id:
         yield f"request       {letter.problem.request_id}"
@@ -180,4 +181,4 @@ def _print_json(found: list[DeadLetter]) -> None:
         )
         for letter in found
     ]
-    click.echo(msgspec.json.encode(views).decode())
+    click.echo(msgspec.json.encode(views))

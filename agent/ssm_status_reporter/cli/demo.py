@@ -1,7 +1,6 @@
 """``demo``: the main job end to end on this machine with nothing configured, told as it happens."""
 
 import asyncio
-import os
 import shutil
 import signal
 import tempfile
@@ -52,7 +51,7 @@ def demo() -> None:
 
     Exits 0 only when everything arrived. A demo that failed says why and leaves its files for a look.
     """
-    _say(_wrapped(INTRODUCTION))
+    click.echo(_wrapped(INTRODUCTION))
     try:
         directory = Path(tempfile.mkdtemp(prefix="ssm-status-reporter-demo-"))
     except OSError as error:
@@ -69,10 +68,11 @@ def demo() -> None:
         raise  # nobody reads on; click knows what to do
     if failures:
         _say_failed(failures)
-        _say(_wrapped(f"Kept for a look: {directory} (config.yaml, daemon.log, ledger.jsonl, outbox.db, results)"))
+        kept = f"Kept for a look: {directory} (config.yaml, daemon.log, ledger.jsonl, outbox.db, results)"
+        click.echo(_wrapped(kept))
         raise SystemExit(ExitCode.FAILED)
     shutil.rmtree(directory, ignore_errors=True)
-    _say(_wrapped(NEXT))
+    click.echo(_wrapped(NEXT))
 
 
 def _demonstrate(directory: Path) -> Sequence[str]:
@@ -83,14 +83,14 @@ def _demonstrate(directory: Path) -> Sequence[str]:
         raise
     except (DemoFailedError, OutboxError, OSError) as error:
         return [str(error)]
-    _say("\n".join(_table(account)))
+    click.echo("\n".join(_table(account)))
     if not account.missing:
         done = (
             f"Everything arrived: the service holds the newest result of all {len(account.rows)} documents, and "
             f"nothing was lost. It took {account.seconds:.1f} s."
         )
-        _say("")
-        _say(click.style(_wrapped(done), fg="green", bold=True))
+        click.echo("")
+        click.echo(click.style(_wrapped(done), fg="green", bold=True))
     return account.missing
 
 
@@ -108,12 +108,12 @@ class Teller:
 
     def heading(self, text: str) -> None:
         """A new scene."""
-        _say("\n" + click.style(text, bold=True))
+        click.echo("\n" + click.style(text, bold=True))
 
     def line(self, seconds: float, line: Line) -> None:
         """Something happened."""
         actor = click.style(f"{line.actor:<8}", fg=_ACTORS[line.actor])
-        _say(
+        click.echo(
             f"{seconds:5.2f}  {actor} {line.document:<{DOCUMENT_COLUMNS}}  "
             + f"\n{'':{INDENT}}".join(_texts(line))
         )
@@ -173,13 +173,9 @@ def _entry(name: str, text: str) -> Iterator[str]:
 
 def _say_failed(reasons: Sequence[str]) -> None:
     for reason in reasons:
-        _say("")
-        _say(click.style(_wrapped(f"failed: {reason}"), fg="red"))
+        click.echo("")
+        click.echo(click.style(_wrapped(f"failed: {reason}"), fg="red"))
 
 
 def _wrapped(text: str) -> str:
     return "\n".join(textwrap.wrap(text, COLUMNS, break_on_hyphens=False, break_long_words=False))
-
-
-def _say(text: str) -> None:
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)

@@ -38,7 +38,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     findings = asyncio.run(_findings(configuration, quiet=as_json))
     ok = all(finding.ok for finding in findings)
     if as_json:
-        click.echo(msgspec.json.encode(_Report(ok, findings)).decode())
+        click.echo(msgspec.json.encode(_Report(ok, findings)))
     if not ok:
         ctx.exit(ExitCode.FAILED)
 

@@ -35,7 +35,7 @@ def emulator(host: str, port: int, faults: Path | None, ledger: Path | None) -> 
     SIGHUP reads the fault plan again, such as one by which the old access key has expired; what is held stays. A bad
     one is told on standard error, and the old one stays in force.
 
-    Exit codes: 0 ended, 69 cannot listen there or write the ledger, 78 bad faults file.
+    Exit codes: 0 ended, 69 cannot listen there or open the ledger, 78 bad faults file.
     """
     try:
         plan = _read_plan(faults)

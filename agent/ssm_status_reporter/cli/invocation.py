@@ -1,6 +1,7 @@
 """What every command is told by the options that stand before its name."""
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ def complain(text: str, level: str = "error") -> None:
     # Only a command that finds something wrong needs it.
     from ssm_status_reporter.host.journald import is_journal, marked  # noqa: PLC0415 - see above
 
-    click.echo(marked(text, level) if is_journal(sys.stderr) else text, err=True)
+    with suppress(OSError):  # nobody can be told; the exit code tells
+        click.echo(marked(text, level) if is_journal(sys.stderr) else text, err=True)
 
 
 def load_configuration(ctx: click.Context) -> "Configuration":

@@ -40,19 +40,22 @@ def status(ctx: click.Context, *, as_json: bool, watch: bool) -> None:
     """
     path = load_configuration(ctx).outbox.path
     clock = SystemClock()
-    while True:
-        try:
+    try:
+        while True:
             now = clock.now()
             state = snapshot(path, now)
-        except OutboxError as error:
-            click.echo(str(error), err=True)
-            ctx.exit(ExitCode.FAILED)
-        if watch and sys.stdout.isatty() and not as_json:
-            click.echo(_CLEAR, nl=False)
-        click.echo(msgspec.json.encode(state).decode() if as_json else "\n".join(_lines(state, now.wall_ms)))
+            if watch and sys.stdout.isatty() and not as_json:
+                click.echo(_CLEAR, nl=False)
+            click.echo(msgspec.json.encode(state) if as_json else "\n".join(_lines(state, now.wall_ms)))
+            if not watch:
+                return
+            time.sleep(WATCH_SECONDS)
+    except OutboxError as error:
+        click.echo(str(error), err=True)
+        ctx.exit(ExitCode.FAILED)
+    except KeyboardInterrupt:
         if not watch:
-            return
-        time.sleep(WATCH_SECONDS)
+            raise
 
 
 def _lines(state: Snapshot, now_ms: int) -> Iterator[str]:
@@ -82,7 +85,7 @@ def _lines(state: Snapshot, now_ms: int) -> Iterator[str]:
         whom = " ".join(part for part in (hold.document, hold.instance_id) if part) or "everything"
         yield click.style(f"hold          {hold.scope}, {whom}, since {hold.since}", fg="yellow")
         yield f"              {hold.reason}"
-        yield f"              next probe {hold.next_probe_at}"
+        yield f"              {_when('probe due', 'next probe', hold.next_probe_at, now_ms)}"
     if state.associations:
         yield ""
         yield from _table(state.associations, now_ms)
@@ -111,7 +114,9 @@ def _held(row: AssociationView) -> str:
 def _details(row: AssociationView, now_ms: int) -> Iterator[str]:
     if row.pending is not None:
         attempts = "1 failed attempt" if row.attempts == 1 else f"{row.attempts} failed attempts"
-        due = "" if row.next_attempt_at is None else f", {_when(row.next_attempt_at, now_ms)}"
+        due = (
+            "" if row.next_attempt_at is None else f", {_when('due', 'next attempt', row.next_attempt_at, now_ms)}"
+        )
         yield f"to deliver: {row.pending.status} at {row.pending.observed_at}, {attempts}{due}"
     if row.last_error is not None:
         error = row.last_error
@@ -121,8 +126,6 @@ def _details(row: AssociationView, now_ms: int) -> Iterator[str]:
             yield f"            {error.hint}"
 
 
-def _when(next_attempt_at: str, now_ms: int) -> str:
-    """What is due waits for its turn: for the rate, or a free call."""
-    if milliseconds(next_attempt_at) <= now_ms:
-        return f"due since {next_attempt_at}"
-    return f"next attempt {next_attempt_at}"
+def _when(due: str, ahead: str, moment: str, now_ms: int) -> str:
+    """What is due waits for its turn (for the rate, or a free call), or for a daemon."""
+    return f"{due} since {moment}" if milliseconds(moment) <= now_ms else f"{ahead} {moment}"

@@ -79,10 +79,13 @@ def submit(
 
 
 def _object_or_text(text: str) -> dict[str, object] | str:
+    """The object that the daemon would send, by its own reading; else the text as it is."""
     try:
-        return strict_json.parse(text.encode("utf-8", "surrogateescape"))
+        value = strict_json.parse(text.encode("utf-8", "surrogateescape"))
+        strict_json.compact(value)  # finds what is wrong below the top
     except (strict_json.IncompleteError, strict_json.UnacceptableError):
         return text
+    return value
 
 
 def _origin(node: "Node", instance_id: str | None) -> Origin:

@@ -1,8 +1,8 @@
 """The configuration: one struct a section, every key with its kind, its bounds and its default.
 
 Rules:
-  * Order, names and defaults are the contract's; the attribute of a key with a unit carries the unit
-    (``debounce.window`` is ``window_ms``), the key in YAML does not.
+  * Names and defaults are relied on by every configuration there is; the attribute of a key with a unit carries
+    the unit (``debounce.window`` is ``window_ms``), the key in YAML does not.
   * Every number has a named bound with its reason (``bounds.py``). What concerns several keys at once
     is in ``rules.py``.
   * The reader, the renderer and the JSON Schema are driven by what stands here and by nothing else.

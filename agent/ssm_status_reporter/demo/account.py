@@ -61,7 +61,6 @@ class Account:
     """The end of the demo."""
 
     rows: Sequence[Row]
-    files: int
     refused: int
     received: int
     ends: Sequence[tuple[str, int]]
@@ -98,7 +97,6 @@ def account(runner: Runner, service: Emulator, state: Snapshot, seconds: float) 
     counters = state.counters
     return Account(
         rows=[_row(document, runner, service) for document in runner.results],
-        files=runner.files,
         refused=counters[Count.REFUSED],
         received=counters[Count.RECEIVED],
         ends=[(name, counters[end]) for end, name in ENDS.items() if counters[end]],

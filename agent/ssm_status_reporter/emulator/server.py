@@ -92,7 +92,8 @@ class Emulator:
     async def __aenter__(self) -> Self:
         self._ledger = Ledger(self._ledger_path)
         try:
-            self._http = web.Server(self._serve, handler_cancellation=True, access_log=None)
+            # A body is taken as it is sent: the service knows no compressed ones.
+            self._http = web.Server(self._serve, handler_cancellation=True, access_log=None, auto_decompress=False)
             host, port = self._address
             self._listener = await asyncio.get_running_loop().create_server(self._http, host, port)
         except BaseException:
@@ -268,6 +269,9 @@ async def _body(request: web.BaseRequest) -> bytes | None:
     """The request's body, None if it is too long."""
     if (request.content_length or 0) > REQUEST_BYTES_MAX:
         return None
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:

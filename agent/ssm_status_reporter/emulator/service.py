@@ -26,6 +26,8 @@ ACCOUNT: Final = "123456789012"
 PAGE_ENTRIES_MAX: Final = 50
 TARGET_PREFIX: Final = "AmazonSSM."
 CONTENT_TYPE: Final = "application/x-amz-json-1.1"
+HEADERS: Final = ("Authorization", "Content-Type", "Date", "X-Amz-Date", "X-Amz-Target")
+"""What is read of a request's headers."""
 NOT_WITH_INSTANCE_ID: Final = (
     "AssociationName",
     "DocumentVersion",
@@ -43,13 +45,15 @@ class Call:
 
     request: Request
     headers: Mapping[str, str]
+    """Those of `HEADERS`; what is not UTF-8 in them is replaced, so that an answer and the ledger can quote it."""
     body: bytes
     members: Mapping[str, Any]
 
 
 def read_call(headers: Mapping[str, str], body: bytes) -> Call:
     """What can be read of a request, however wrong it is."""
-    target = headers.get("X-Amz-Target", "")
+    told = {name: _in_utf_8(headers[name]) for name in HEADERS if name in headers}
+    target = told.get("X-Amz-Target", "")
     operation = target.removeprefix(TARGET_PREFIX) if target.startswith(TARGET_PREFIX) else None
     try:
         decoded = decode(body)
@@ -57,7 +61,11 @@ def read_call(headers: Mapping[str, str], body: bytes) -> Call:
         decoded = None
     members = decoded if isinstance(decoded, dict) else {}
     request = Request(operation, text_or_none(members.get("InstanceId")), text_or_none(members.get("Name")))
-    return Call(request, headers, body, members)
+    return Call(request, told, body, members)
+
+
+def _in_utf_8(header: str) -> str:
+    return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def text_or_none(value: object) -> str | None:

@@ -2,7 +2,7 @@
 
 Rules:
   * The configuration's word counts first. What it leaves to ``auto`` is what the SSM Agent wrote at its registration
-    (a hybrid node; FACTS: ``<path>/registration``, JSON, readable by root alone), then what the instance metadata
+    (a hybrid node: ``<path>/registration``, JSON, readable by root alone), then what the instance metadata
     service tells (an EC2 instance). Only what is still missing is asked for.
   * A registration that is there and cannot be read, or is broken, is said: never silently taken for none.
   * What nobody tells is an error that names each place that was asked, what it said, and what to do.

@@ -15,6 +15,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final, TextIO
 
 import msgspec
@@ -60,8 +61,9 @@ class JournalLogger:
                 journal.sendto(entry(line, fields), self._address)
         except OSError:
             level = fields.get("level")
-            self._stream.write(marked(line, level if isinstance(level, str) else "info") + "\n")
-            self._stream.flush()
+            with suppress(OSError):
+                self._stream.write(marked(line, level if isinstance(level, str) else "info") + "\n")
+                self._stream.flush()
 
     debug = info = warning = error = critical = exception = log = msg
 

@@ -2,12 +2,15 @@
 
 Time stamps are UTC. Warnings of the libraries come through the same format, and nothing below a warning whatever
 our own level is: at debug they log request headers, keys and tokens. Nothing is logged here that the callers did
-not name, and they name no secrets.
+not name, and they name no secrets. A line that cannot be written (a full disk under the log) is lost, and nothing else:
+delivering does not depend on who reads.
 """
 
 import logging
+import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -36,20 +39,20 @@ def configure(level: str, form: str, stream: TextIO | None = None, journal: str 
     renderer: structlog.typing.Processor
     if readable:
         renderer = structlog.dev.ConsoleRenderer(
-            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=out.isatty() and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
         )
     else:
         shared.append(structlog.processors.format_exc_info)
         renderer = _json
-    factory: Callable[..., object] = structlog.WriteLoggerFactory(file=out)
+    logger: _Lines | JournalLogger = _Lines(out)
     if is_journal(out):
         renderer = _with_fields(renderer)
-        entries = JournalLogger(out, journal)
-        factory = lambda *_: entries  # noqa: E731 - what structlog calls for each logger, with its name or without
+        logger = JournalLogger(out, journal)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=factory,
+        logger_factory=lambda *_: logger,  # called for each logger, with its name or without
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -70,6 +73,16 @@ def _with_fields(renderer: structlog.typing.Processor) -> structlog.typing.Proce
         return (renderer(logger, method, event),), {"fields": fields}
 
     return render
+
+
+class _Lines(structlog.WriteLogger):
+    """What structlog hands rendered events to, elsewhere than in the journal."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warning = error = critical = exception = msg
 
 
 class _Library(logging.Handler):

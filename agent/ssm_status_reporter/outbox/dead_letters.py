@@ -69,7 +69,10 @@ class DeadLetters:
 
     def find(self, letter_id: int) -> DeadLetter | None:
         """The one of that id."""
-        row = self._execute(f"{_SELECT} WHERE id = ?", (letter_id,)).fetchone()
+        try:
+            row = self._execute(f"{_SELECT} WHERE id = ?", (letter_id,)).fetchone()
+        except OverflowError:  # no number of SQLite's
+            return None
         return None if row is None else _letter(row)
 
     def remove(self, letter_id: int) -> None:

@@ -19,9 +19,16 @@ from pathlib import Path
 from ssm_status_reporter.domain.entry import Count, Policy
 from ssm_status_reporter.domain.settlement import revived
 from ssm_status_reporter.domain.time import Now
-from ssm_status_reporter.outbox.database import FILE_MODE, WRITE_REMEDY, OutboxError, migrations, opened
+from ssm_status_reporter.outbox.database import (
+    FILE_MODE,
+    WRITE_REMEDY,
+    OutboxError,
+    is_broken,
+    migrations,
+    opened,
+)
 from ssm_status_reporter.outbox.dead_letters import DeadLetter
-from ssm_status_reporter.outbox.snapshot import readable, reader
+from ssm_status_reporter.outbox.snapshot import DAMAGED, readable, reader
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, Tables
 
 SOURCE = "dead-letters"
@@ -124,6 +131,8 @@ def _writing(outbox: Path) -> Iterator[Tables]:
             connection.execute("COMMIT")
     except (sqlite3.Error, OSError) as error:
         remedy = f"{WRITE_REMEDY}; then try again" if os.geteuid() == 0 else "run as root"
+        if isinstance(error, sqlite3.Error) and is_broken(error):
+            remedy = DAMAGED
         raise OutboxError(f"{outbox}: cannot be written ({error}): {remedy}") from error
 
 

@@ -4,7 +4,7 @@ Rules:
   * Read-only, one transaction: the figures belong together.
   * Needs to read the files only, so it works for the group too. While no daemon runs there is no -wal file, and
     SQLite could not make one for a reader: then the file is opened as immutable.
-  * The shape is the contract's, to the letter; the structs here are that shape.
+  * The shape is what programs outside rely on, to the letter; the structs here are that shape.
 """
 
 import os
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -24,6 +25,8 @@ from ssm_status_reporter.outbox.database import OutboxError, is_broken
 from ssm_status_reporter.outbox.lock import find_holder
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE, Tables
 
+DAMAGED: Final = "it is damaged: a daemon that starts sets it aside and goes on with a new one"
+"""What becomes of a broken outbox."""
 _Subject = tuple[str | None, str | None]
 """Instance id and document of what a hold shuts; None means all."""
 
@@ -173,7 +176,9 @@ def readable(path: Path) -> Iterator[None]:
         if isinstance(error, NotADirectoryError) or os.path.isdir(path):  # noqa: PTH112 (Path.is_dir may raise)
             remedy = "outbox.path must name a file in a directory"
         if isinstance(error, sqlite3.Error) and is_broken(error):
-            remedy = "it is damaged: a daemon that starts sets it aside and goes on with a new one"
+            remedy = DAMAGED
+        if "no such table" in str(error):
+            remedy = "nothing has been stored there yet: the daemon makes the tables at its start"
         raise OutboxError(f"{path}: cannot be read ({reason}): {remedy}") from error
 
 

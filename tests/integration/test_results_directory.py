@@ -334,6 +334,50 @@ async def test_a_later_refusal_of_a_name_replaces_the_earlier(spool: Path, intak
     assert "a text" in (spool / "rejected" / "x.json.error").read_text()
 
 
+async def test_a_refused_file_whose_reason_a_power_loss_took_gets_it_again(
+    spool: Path, intake: RecordingIntake
+) -> None:
+    """Texts as a disk has them after the power was cut, empty or without their end, are written anew at the start."""
+    rejected = spool / "rejected"
+    rejected.mkdir()
+    payload = b'{"document":"My-Doc","status":"Sucess"}'
+    reason = "status: 'Sucess' is no status; did you mean Success?\n"
+    texts = {"empty.json": b"", "zeros.json": bytes(len(reason)), "whole.json": b"as it was\n", "read.json": None}
+    for name, text in texts.items():
+        (rejected / name).write_bytes(payload)
+        if text is not None:  # else its reader has removed it
+            (rejected / f"{name}.error").write_bytes(text)
+    with capture_logs() as lines:
+        async with running(spool, intake):
+            await intake.until(lambda: intake.refused == 2)
+            drop(spool, "last.json", result_bytes())
+            await intake.until(lambda: len(intake.results) == 1)
+    assert {name: (rejected / name).read_bytes() for name in texts} == dict.fromkeys(texts, payload)
+    reasons = {"empty.json": reason, "zeros.json": reason, "whole.json": "as it was\n"}
+    assert {name: (rejected / f"{name}.error").read_text() for name in reasons} == reasons
+    assert not (rejected / "read.json.error").exists()
+    assert intake.refused == 2
+    assert [line["files"] for line in lines if "judged anew" in line["event"]] == [2]
+    assert not [line for line in lines if "removed to keep" in line["event"]], "none went"
+
+
+async def test_a_file_that_cannot_be_taken_back_keeps_nothing_from_being_taken(
+    spool: Path, intake: RecordingIntake
+) -> None:
+    """A refused file without its reason waits while an unfinished one has its name; neither overwrites the other."""
+    for directory in ("rejected", ".taken"):
+        (spool / directory).mkdir()
+    (spool / "rejected" / "x.json").write_bytes(b"[1]")
+    (spool / "rejected" / "x.json.error").touch()
+    (spool / ".taken" / "x.json").write_bytes(result_bytes("claimed"))
+    async with running(spool, intake):
+        await intake.until(lambda: intake.messages() == ["claimed"])
+    assert (spool / "rejected" / "x.json").read_bytes() == b"[1]"
+    async with running(spool, intake):
+        await intake.until(lambda: intake.refused == 1)
+    assert "object" in (spool / "rejected" / "x.json.error").read_text()
+
+
 async def test_a_file_beyond_the_bound_is_refused(spool: Path, intake: RecordingIntake) -> None:
     """max_file_size is exact, and a sparse terabyte is not read to find out."""
     fitting = result_bytes("x" * 100)

@@ -123,6 +123,14 @@ class SpoolReader:
             return [Accepted(verdict, spot.name, sighting=sighting)]
         return self._claim(spot, _Judged(look, verdict))
 
+    def take_back_refused(self) -> None:
+        """Claim again what lies in ``rejected/`` and does not say why any more."""
+        files = self._rejected.take_back()
+        if files:
+            log.warning(
+                "refused files are judged anew: power was lost before their reasons were on disk", files=files
+            )
+
     def release(self, accepted: Accepted) -> None:
         """The result is committed: remove the claimed file, and let the next one of its name come."""
         if accepted.claimed is None:

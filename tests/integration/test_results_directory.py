@@ -291,7 +291,7 @@ async def test_what_cannot_be_decoded_is_refused_when_it_is_settled(
 
 
 async def test_a_torn_claim_of_a_dead_process_is_settled_too(spool: Path, intake: RecordingIntake) -> None:
-    """After a power loss a claimed file may be empty: it is refused, and its name is free again."""
+    """After a power loss a claimed file may be empty: it is refused with that reason, and its name is free again."""
     (spool / ".taken").mkdir()
     (spool / ".taken" / "run.json").write_bytes(b"")
     clock = TurnedClock()
@@ -301,6 +301,9 @@ async def test_a_torn_claim_of_a_dead_process_is_settled_too(spool: Path, intake
         clock.turn(UNDECODABLE_SETTLE_MS)
         await intake.until(lambda: intake.refused == 1 and len(intake.results) == 1)
     assert (spool / "rejected" / "run.json").read_bytes() == b""
+    reason = (spool / "rejected" / "run.json.error").read_text()
+    assert "its result may have been stored before" in reason
+    assert "fsync" in reason
 
 
 # What is refused.

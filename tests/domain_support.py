@@ -77,6 +77,7 @@ POLICY: Final = Policy(
     backoff=Backoff(initial_ms=SECOND, max_ms=5 * MINUTE),
     retry_every_ms=15 * MINUTE,
     give_up_after_ms=24 * HOUR,
+    timeout_ms=10 * SECOND,
 )
 """As configured by default, but nothing is asked before a first report."""
 

@@ -134,7 +134,7 @@ async def rig(
     write_keys(bare_environment(monkeypatch, directory), "AKIAGOOD")
     clock, chance = SystemClock(), random.Random(1).random  # noqa: S311 - jitter, no secret
     backoff = Backoff(20, 100)
-    policy = Policy(0, Comparison.STATUS_AND_MESSAGE, False, False, backoff, RETRY_EVERY_MS, give_up_after_ms)  # noqa: FBT003 - as declared
+    policy = Policy(0, Comparison.STATUS_AND_MESSAGE, False, False, backoff, RETRY_EVERY_MS, give_up_after_ms, 0)  # noqa: FBT003 - as declared
     path = directory / "outbox.db"
     with capture_logs() as said:
         async with AsyncExitStack() as stack:

@@ -38,7 +38,7 @@ from domain_support import (
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, State
 from ssm_status_reporter.domain.holds import EVERYTHING, Hold, Node, Opening, Shutting, Subject
-from ssm_status_reporter.domain.limits import OUTBOX_SET_ASIDE_PER_SECOND_MAX, SHARED_LOOK_AGAIN_MS
+from ssm_status_reporter.domain.limits import OUTBOX_SET_ASIDE_PER_SECOND_MAX
 from ssm_status_reporter.domain.outcome import Delivered, Held, Refused, Scope
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Result, Writer
@@ -990,19 +990,18 @@ async def test_a_delivery_beside_other_gateways_is_looked_at_again_soon(path: Pa
             (claim,) = (await running.claim(1, frozenset(), ())).claims
             await running.settle(claim, Delivered("id"))
             looked_at = await committer.submit(lambda tables: tables.next_reconcile_ms())
-            assert looked_at == (None if writer is Writer.SOLE else START_MS + SHARED_LOOK_AGAIN_MS)
+            assert looked_at == (None if writer is Writer.SOLE else START_MS + 2 * running.policy.timeout_ms)
 
 
 async def test_what_is_found_beside_other_gateways_is_looked_at_again_too(path: Path) -> None:
     """Another one's older status may be on its way over it, for as long as its question and its update may take."""
     async with outbox(path) as (committer, running):
-        running.policy = replace(running.policy, timeout_ms=10_000)
         for association, writer in ((WEB, Writer.SECOND), (OTHER, Writer.SHARED)):
             await running.observe([result("Failed", at_ms=1, association=association, writer=writer)])
             (claim,) = (await running.claim(1, frozenset(), ())).claims
             await running.answer(claim, Held(report("Failed")))
             looked_at = await committer.submit(lambda tables: tables.next_reconcile_ms())
-            assert looked_at == (None if writer is Writer.SECOND else START_MS + 20_000)
+            assert looked_at == (None if writer is Writer.SECOND else START_MS + 2 * running.policy.timeout_ms)
 
 
 # Files that stay where they are.

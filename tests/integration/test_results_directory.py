@@ -291,7 +291,7 @@ async def test_what_cannot_be_decoded_is_refused_when_it_is_settled(
 
 
 async def test_a_torn_claim_of_a_dead_process_is_settled_too(spool: Path, intake: RecordingIntake) -> None:
-    """After a power loss a claimed file may be empty: it is refused, and its name is free again."""
+    """After a power loss a claimed file may be empty: it is refused with that reason, and its name is free again."""
     (spool / ".taken").mkdir()
     (spool / ".taken" / "run.json").write_bytes(b"")
     clock = TurnedClock()
@@ -301,6 +301,9 @@ async def test_a_torn_claim_of_a_dead_process_is_settled_too(spool: Path, intake
         clock.turn(UNDECODABLE_SETTLE_MS)
         await intake.until(lambda: intake.refused == 1 and len(intake.results) == 1)
     assert (spool / "rejected" / "run.json").read_bytes() == b""
+    reason = (spool / "rejected" / "run.json.error").read_text()
+    assert "its result may have been stored before" in reason
+    assert "fsync" in reason
 
 
 # What is refused.
@@ -332,6 +335,50 @@ async def test_a_later_refusal_of_a_name_replaces_the_earlier(spool: Path, intak
         await intake.until(lambda: intake.refused == 2)
     assert (spool / "rejected" / "x.json").read_bytes() == b'"2"'
     assert "a text" in (spool / "rejected" / "x.json.error").read_text()
+
+
+async def test_a_refused_file_whose_reason_a_power_loss_took_gets_it_again(
+    spool: Path, intake: RecordingIntake
+) -> None:
+    """Texts as a disk has them after the power was cut, empty or without their end, are written anew at the start."""
+    rejected = spool / "rejected"
+    rejected.mkdir()
+    payload = b'{"document":"My-Doc","status":"Sucess"}'
+    reason = "status: 'Sucess' is no status; did you mean Success?\n"
+    texts = {"empty.json": b"", "zeros.json": bytes(len(reason)), "whole.json": b"as it was\n", "read.json": None}
+    for name, text in texts.items():
+        (rejected / name).write_bytes(payload)
+        if text is not None:  # else its reader has removed it
+            (rejected / f"{name}.error").write_bytes(text)
+    with capture_logs() as lines:
+        async with running(spool, intake):
+            await intake.until(lambda: intake.refused == 2)
+            drop(spool, "last.json", result_bytes())
+            await intake.until(lambda: len(intake.results) == 1)
+    assert {name: (rejected / name).read_bytes() for name in texts} == dict.fromkeys(texts, payload)
+    reasons = {"empty.json": reason, "zeros.json": reason, "whole.json": "as it was\n"}
+    assert {name: (rejected / f"{name}.error").read_text() for name in reasons} == reasons
+    assert not (rejected / "read.json.error").exists()
+    assert intake.refused == 2
+    assert [line["files"] for line in lines if "judged anew" in line["event"]] == [2]
+    assert not [line for line in lines if "removed to keep" in line["event"]], "none went"
+
+
+async def test_a_file_that_cannot_be_taken_back_keeps_nothing_from_being_taken(
+    spool: Path, intake: RecordingIntake
+) -> None:
+    """A refused file without its reason waits while an unfinished one has its name; neither overwrites the other."""
+    for directory in ("rejected", ".taken"):
+        (spool / directory).mkdir()
+    (spool / "rejected" / "x.json").write_bytes(b"[1]")
+    (spool / "rejected" / "x.json.error").touch()
+    (spool / ".taken" / "x.json").write_bytes(result_bytes("claimed"))
+    async with running(spool, intake):
+        await intake.until(lambda: intake.messages() == ["claimed"])
+    assert (spool / "rejected" / "x.json").read_bytes() == b"[1]"
+    async with running(spool, intake):
+        await intake.until(lambda: intake.refused == 1)
+    assert "object" in (spool / "rejected" / "x.json.error").read_text()
 
 
 async def test_a_file_beyond_the_bound_is_refused(spool: Path, intake: RecordingIntake) -> None:

@@ -56,3 +56,22 @@ def test_every_wait_has_a_bound() -> None:
     assert settings["WatchdogSec"] == "60s"  # on the machine of the tests a drop-in makes it shorter
     one_after_the_other = SPOOL_STOP_SECONDS_MAX + STOP_SECONDS_MAX + MQTT_FAREWELL_SECONDS_MAX
     assert one_after_the_other < int(settings["TimeoutStopSec"].removesuffix("s")) <= 30
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="systemd-tmpfiles is not here")
+def test_what_submit_left_unfinished_goes_at_boot_and_nothing_else(tmp_path: Path) -> None:
+    """A draft of `submit` that a power loss left is removed at the next boot, not before; all else stays."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\nssm-status-reporter:x:900:\n")
+    spool = tmp_path / "var/spool/ssm-status-reporter"
+    spool.mkdir(parents=True)
+    kept = {".draft.json", "run.json", "submit-00c0ffee00c0ffee.json"}
+    for name in kept | {".submit-00c0ffee00c0ffee.json"}:
+        (spool / name).touch()
+    remove = ["systemd-tmpfiles", f"--root={tmp_path}", "--remove"]
+    rules = str(CHECKOUT / "systemd/tmpfiles.d/ssm-status-reporter.conf")
+    subprocess.run([*remove, rules], check=True)
+    assert len(list(spool.iterdir())) == len(kept) + 1
+    subprocess.run([*remove, "--boot", rules], check=True)
+    assert {path.name for path in spool.iterdir()} == kept

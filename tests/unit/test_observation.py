@@ -24,11 +24,12 @@ from domain_support import (
 from ssm_status_reporter.domain.answer import answered
 from ssm_status_reporter.domain.claim import claimed
 from ssm_status_reporter.domain.entry import Cause, Count, Dead, Entry, Policy, State, Step
-from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
+from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, REDELIVERED_WAIT_MS_MIN, UNSERVED_MS
 from ssm_status_reporter.domain.observation import Finding
 from ssm_status_reporter.domain.outcome import Delivered, Effect, Held, Refused, Throttled, Unavailable, Unserved
 from ssm_status_reporter.domain.report import Comparison
 from ssm_status_reporter.domain.result import Edge, Served, Writer
+from ssm_status_reporter.domain.settlement import recovered
 from values import replace
 
 BY_STATUS = replace(POLICY, comparison=Comparison.STATUS)
@@ -255,6 +256,18 @@ def test_a_redelivered_result_waits_a_window() -> None:
     """What may be an old message delivered again does not go out at once."""
     entry = seen(Entry(WEB), result("Failed", edge=Edge.TRAILING), now=at())
     assert entry.due_at_ms == START_MS + POLICY.window_ms
+
+
+def test_redelivered_results_make_no_call_however_short_the_window() -> None:
+    """After a crash the broker delivers again what was stored: the older one waits for the newer one behind it."""
+    policy = replace(POLICY, window_ms=0)
+    held = acknowledged("Success", "new")
+    older = seen(held, result("Failed", "old", at_ms=10, edge=Edge.TRAILING), now=at(10), policy=policy)
+    assert older.due_at_ms == START_MS + 10 + REDELIVERED_WAIT_MS_MIN
+    again = recovered(older, at(20), policy).entry
+    assert again.due_at_ms == older.due_at_ms, "another crash does not release it"
+    newer = seen(older, result("Success", "new", at_ms=900, edge=Edge.TRAILING), now=at(900), policy=policy)
+    assert newer.pending is None
 
 
 def test_a_new_report_does_not_shorten_the_backoff() -> None:

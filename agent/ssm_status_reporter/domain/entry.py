@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.backoff import Backoff
-from ssm_status_reporter.domain.limits import RETRY_AFTER_MS_MAX, SHARED_LOOK_AGAIN_MS
+from ssm_status_reporter.domain.limits import REDELIVERED_WAIT_MS_MIN, RETRY_AFTER_MS_MAX, SHARED_LOOK_AGAIN_MS
 from ssm_status_reporter.domain.outcome import Problem
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Served, Writer
@@ -224,8 +224,13 @@ class Policy:
     backoff: Backoff
     retry_every_ms: int
     give_up_after_ms: int
-    timeout_ms: int = 0
+    timeout_ms: int
     """One call takes no longer."""
+
+    @property
+    def trailing_window_ms(self) -> int:
+        """The window of what may be delivered again; no report waits longer than this for its release."""
+        return max(self.window_ms, REDELIVERED_WAIT_MS_MIN)
 
     @property
     def deadline_ms_max(self) -> int:

@@ -14,6 +14,8 @@ CLOCK_AHEAD_MS_MAX: Final = 5 * 60 * 1000
 """A result observed further ahead of the clock than this is taken as observed now."""
 ASK_AGAIN_AFTER_MS: Final = 60 * 1000
 """A report older than this is not sent again before the service was asked what it holds."""
+REDELIVERED_WAIT_MS_MIN: Final = 2 * 1000
+"""What may be delivered again waits so long, however short the window: what came after it then comes right behind."""
 SHARED_LOOK_AGAIN_MS: Final = 5 * 1000
 """So long, and twice `delivery.timeout`, after a shared status was found or put at the service it is asked again:
 another daemon's question may have been answered before, and its update comes after."""

@@ -20,7 +20,7 @@ from ssm_status_reporter.domain.debounce import schedule
 from ssm_status_reporter.domain.entry import Cause, Count, Counts, Dead, Entry, Pending, Policy, Step
 from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
 from ssm_status_reporter.domain.report import Report
-from ssm_status_reporter.domain.result import Result, Served, Writer
+from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
 from ssm_status_reporter.domain.time import Now, brought_back
 
 
@@ -120,7 +120,7 @@ def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy
         None if replaced is None or replaced.tried else replaced.release_at_ms,
         result.edge,
         now,
-        policy.window_ms,
+        policy.trailing_window_ms if result.edge is Edge.TRAILING else policy.window_ms,
     )
     entry = replace(
         entry,

@@ -98,7 +98,7 @@ def recovered(entry: Entry, now: Now, policy: Policy) -> Settled:
         else:
             pending = replace(pending, doubtful=True)
     if pending is not None:
-        release_ms = brought_back(pending.release_at_ms, now, policy.window_ms)
+        release_ms = brought_back(pending.release_at_ms, now, policy.trailing_window_ms)
         pending = replace(pending, release_at_ms=release_ms)
     parked_ms = entry.parked_since_ms
     return Settled(

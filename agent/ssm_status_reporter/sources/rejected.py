@@ -5,16 +5,19 @@ Rules:
     fit behind it gets a text under a shortened name with a digest.
   * A later refused file of the same name takes the place of the earlier.
   * Bounded: beyond `REJECTED_FILES_MAX` the oldest go first, by the time they came here (a rename sets ctime).
+  * No text is waited for until the disk has it: bad files would make everybody wait. A file whose text a power
+    loss emptied or cut is judged anew at the start.
 """
 
 import os
 import stat
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
 
 from ssm_status_reporter.domain.limits import REJECTED_FILES_MAX
 from ssm_status_reporter.domain.result import Refusal
-from ssm_status_reporter.sources.spool import Spool
+from ssm_status_reporter.sources.spool import Spool, is_result_name
 
 ERROR_ENDING: Final = ".error"
 _NAME_BYTES_MAX: Final = 255
@@ -22,6 +25,8 @@ _DIGEST_BYTES: Final = 8
 _ERROR_MODE: Final = 0o640
 _DRAFT: Final = ".error"
 _OPEN_DRAFT: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_TEXT: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TEXT_END: Final = "\n"
 
 
 def error_name(name: str) -> str:
@@ -49,7 +54,7 @@ class Rejected:
             self._recall(directory)
             removed = self._evict(directory, self._files_max - (name not in self._oldest_first))
             replaced = name in self._oldest_first
-            _write(error_name(name), f"{refusal}\n", directory)
+            _write(error_name(name), f"{refusal}{_TEXT_END}", directory)
             try:
                 os.rename(name, name, src_dir_fd=self._spool.make_taken(), dst_dir_fd=directory)
             except OSError:
@@ -62,6 +67,23 @@ class Rejected:
             return removed + replaced
         finally:
             os.close(directory)
+
+    def take_back(self) -> int:
+        """Claim again the files whose texts lack their end. Returns how many: those that cannot be moved stay."""
+        directory = self._spool.find_rejected()
+        if directory is None:
+            return 0
+        moved = 0
+        try:
+            for name in filter(is_result_name, os.listdir(directory)):  # noqa: PTH208 (of a descriptor)
+                if _is_cut(error_name(name), directory):
+                    with suppress(OSError):
+                        self._spool.claim_again(name, directory)
+                        moved += 1
+                        _unlink(error_name(name), directory)
+        finally:
+            os.close(directory)
+        return moved
 
     def _recall(self, directory: int) -> None:
         """Look again if somebody else was here."""
@@ -100,6 +122,21 @@ def _write(name: str, text: str, directory: int) -> None:
     finally:
         os.close(descriptor)
     os.rename(_DRAFT, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _is_cut(text: str, directory: int) -> bool:
+    """Whether the text is there without its end. One that is not there was removed by somebody."""
+    try:
+        descriptor = os.open(text, _OPEN_TEXT, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        return os.pread(descriptor, 1, max(0, status.st_size - 1)) != _TEXT_END.encode()
+    finally:
+        os.close(descriptor)
 
 
 def _unlink(name: str, directory: int) -> None:

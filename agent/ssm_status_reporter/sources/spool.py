@@ -171,6 +171,10 @@ class Spool:
             os.rename(name, name, src_dir_fd=self._directory, dst_dir_fd=self.make_taken())
         return True
 
+    def claim_again(self, name: str, rejected: int) -> None:
+        """Move a refused file back into ``.taken/``. Raises FileExistsError for a claimed one of that name."""
+        _rename_noreplace(rejected, self.make_taken(), name)
+
     def put_back(self, name: str) -> bool:
         """Undo a claim, unless there is a new file of that name by now (False)."""
         try:
@@ -200,6 +204,13 @@ class Spool:
     def open_rejected(self) -> int:
         """A descriptor of ``rejected/``, which is made if it is missing. The caller closes it."""
         return _open_or_make(REJECTED, self._directory, _REJECTED_MODE)
+
+    def find_rejected(self) -> int | None:
+        """As `open_rejected`. None: there is no such directory."""
+        try:
+            return os.open(REJECTED, _OPEN_DIRECTORY, dir_fd=self._directory)
+        except OSError:
+            return None  # or something in its place, which is said when a file is refused
 
     def _descriptor(self, place: Place) -> int:
         if place is Place.SPOOL:

@@ -42,6 +42,11 @@ from ssm_status_reporter.sources.spool_queue import Held, SpoolQueue
 
 SOURCE: Final = "results_directory"
 _NS_PER_MS: Final = 1_000_000
+_EMPTY: Final = (
+    "is empty: nothing was written, or the power went before it was on disk (its result may have been stored before); "
+    "runners must fsync a file before they rename it to *.json"
+)
+"""A commit of ours may make a renamed file durable before its content is."""
 
 log = structlog.get_logger()
 
@@ -121,6 +126,14 @@ class SpoolReader:
             return [Accepted(verdict, spot.name, sighting=sighting)]
         return self._claim(spot, _Judged(look, verdict))
 
+    def take_back_refused(self) -> None:
+        """Claim again what lies in ``rejected/`` and does not say why any more."""
+        files = self._rejected.take_back()
+        if files:
+            log.warning(
+                "refused files are judged anew: power was lost before their reasons were on disk", files=files
+            )
+
     def _claim(self, spot: Spot, judged: _Judged) -> list[Accepted]:
         try:
             claimed = self._spool.claim(spot.name)
@@ -191,6 +204,8 @@ class SpoolReader:
                     "this daemon may not read it; let the group ssm-status-reporter read it (chgrp, chmod 0640)"
                 )
                 return Undecodable(Refusal(None, reason))
+            case Content(_, _, b""):
+                return Undecodable(Refusal(None, _EMPTY))
             case Content(_, state, payload):
                 observed_at_ms = max(0, state.mtime_ns // _NS_PER_MS)
                 settings = self._settings

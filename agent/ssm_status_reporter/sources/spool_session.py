@@ -86,7 +86,8 @@ class SpoolSession:
         self._troubles_said: set[int | None] = set()
 
     def recover(self) -> None:
-        """Take up what an earlier process claimed and did not remove. Raises OSError."""
+        """Take up what an earlier process claimed and did not remove, or refused without a word. Raises OSError."""
+        self._reader.take_back_refused()
         for _, _, name in sorted(self._spool.scan(Place.TAKEN)):
             self._queue.hold(name, Held.UNFINISHED)
             self._queue.add(Spot(Place.TAKEN, name))

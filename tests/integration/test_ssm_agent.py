@@ -385,6 +385,28 @@ async def test_a_reinstalled_agent_is_noticed(started: ReplayedAgent, intake: Re
         assert held(started.directory) == []
 
 
+async def test_a_run_of_the_new_installation_outlives_the_old_directory(
+    started: ReplayedAgent, intake: RecordingIntake
+) -> None:
+    """A reinstalled agent queues a run while the daemon still finds out: it is held on, and nothing is said of it."""
+    with capture_logs() as logs:
+        async with watching(root(started), intake):
+            aside = started.directory.with_name("aside")
+            started.current.rename(aside)  # it watches on, for its path leads there no more
+            started.pending.rmdir()
+            started.pending.mkdir(mode=0o700)
+            started.submit(RUN, b"")
+            await until(lambda: held(started.directory) == [RUN])
+            started.current.mkdir(mode=0o700)
+            started.begin(RUN)
+            started.rewrite(RUN, recording(FAILED))
+            await arrived(intake, 1)
+            started.remove(RUN)
+            await looked(started)
+    assert said(logs, "cannot be reported") == []
+    assert (len(intake.results), intake.refused) == (1, 0)
+
+
 async def test_a_moved_directory_is_followed_to_its_successor(
     started: ReplayedAgent, intake: RecordingIntake
 ) -> None:

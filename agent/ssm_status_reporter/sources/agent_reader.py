@@ -185,10 +185,16 @@ class AgentReader:
                 if self.meet(name, directory):
                     self.read(name)
 
-    def leave_all(self) -> None:
-        """The directory has gone."""
-        for name in list(self._held):
-            self.leave(name)
+    def leave_all_but(self, directories: Sequence[StateDirectory]) -> None:
+        """A directory has gone. What lies in one of these is not over: it is held on, and met there again."""
+        for name, held in list(self._held.items()):
+            try:
+                lies_there = any(directory.inode(name) == held.file.inode for directory in directories)
+            except OSError as error:
+                self.trouble = error
+                lies_there = True
+            if not lies_there:
+                self.leave(name)
 
     def stop(self) -> None:
         """Read what is held and let it go; what is not over then is met again at the next start."""

@@ -52,7 +52,8 @@ class AgentSession:
                     pass
                 if self._retry is not None:
                     self._retry.cancel()
-            self._reader.leave_all()
+            # A new pending may be there before the new current.
+            self._reader.leave_all_but([place for place in self._places.values() if place.is_in_place])
         except asyncio.CancelledError:
             self._follow_events()
             self._reader.stop()

@@ -50,6 +50,7 @@ from ssm_status_reporter.domain.settlement import settled
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.commit import Committer, Operation
 from ssm_status_reporter.outbox.database import Durability, Migration, migrations
+from ssm_status_reporter.outbox.operations import Operations
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import Tables
 from ssm_status_reporter.ports import Chance, Clock
@@ -288,7 +289,7 @@ def outbox_at(
 ) -> tuple[WatchedCommitter, SqliteOutbox]:
     """The real outbox in a file, not yet recovered."""
     committer = committing(path)
-    return committer, SqliteOutbox(committer, clock, chance, policy, reconciliation, DEAD_LETTERS_MAX)
+    return committer, SqliteOutbox(committer, Operations(clock, chance, policy, reconciliation, DEAD_LETTERS_MAX))
 
 
 class Contents(msgspec.Struct):

@@ -30,8 +30,9 @@ from ssm_status_reporter.emulator.server import Emulator
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import migrations
+from ssm_status_reporter.outbox.operations import Operations, Settlement
 from ssm_status_reporter.outbox.snapshot import snapshot
-from ssm_status_reporter.outbox.sqlite import Settlement, SqliteOutbox
+from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.reporter import Reporter
 from ssm_status_reporter.ssm.client import SsmClient
 from ssm_support import bare_environment, settings, write_keys
@@ -140,7 +141,8 @@ async def rig(
         async with AsyncExitStack() as stack:
             emulator = await stack.enter_async_context(Emulator(plan))
             committer = Committer(path, migrations(), lambda: "now")
-            outbox = WatchedOutbox(committer, clock, chance, policy, Reconciliation(0, on_start=False), 100)
+            operations = Operations(clock, chance, policy, Reconciliation(0, on_start=False), 100)
+            outbox = WatchedOutbox(committer, operations)
             outbox.changed = asyncio.Condition()
             stack.push_async_callback(outbox.close)
             await outbox.recover()

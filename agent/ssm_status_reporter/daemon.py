@@ -32,6 +32,7 @@ from ssm_status_reporter.host.watchdog import Health
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import migrations
 from ssm_status_reporter.outbox.lock import Holder, Lock
+from ssm_status_reporter.outbox.operations import Operations
 from ssm_status_reporter.outbox.snapshot import NodeView
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE
@@ -120,14 +121,14 @@ class Daemon:
         path = configuration.outbox.path
         stack.enter_context(Lock(path, Holder(os.getpid(), self._clock.now().wall_ms)))
         committer = Committer(path, migrations(), self._timestamp)
-        outbox = SqliteOutbox(
-            committer,
+        operations = Operations(
             self._clock,
             self._chance,
             tuning.policy(configuration, None),
             tuning.reconciliation(configuration),
             configuration.outbox.max_dead_letters,
         )
+        outbox = SqliteOutbox(committer, operations)
         stack.push_async_callback(outbox.close)
         await self._learn_policy(outbox)
         waiting = await outbox.recover()
@@ -205,7 +206,7 @@ class Daemon:
 
     async def _learn_policy(self, outbox: SqliteOutbox) -> None:
         """Decide by the configuration and by what was learnt in earlier runs."""
-        outbox.policy = tuning.policy(self._configuration, await outbox.fact(FACT_COMPARISON))
+        outbox.operations.policy = tuning.policy(self._configuration, await outbox.fact(FACT_COMPARISON))
 
     # While it runs.
 
@@ -233,7 +234,7 @@ class Daemon:
         configuration = self._configuration = reload.taken(self._configuration, read)
         logs.configure(configuration.log.level, configuration.log.format)
         await outbox.replan(tuning.reconciliation(configuration))
-        outbox.dead_letters_max = configuration.outbox.max_dead_letters
+        outbox.operations.dead_letters_max = configuration.outbox.max_dead_letters
         await self._learn_policy(outbox)
         reporter.repace(tuning.pace(configuration))
         restart = [key for key in changed if key not in reload.TAKEN]

@@ -36,7 +36,8 @@ from ssm_status_reporter.journal import (
     say_not_to_be_had,
     say_throttled,
 )
-from ssm_status_reporter.outbox.sqlite import Settlement, SqliteOutbox
+from ssm_status_reporter.outbox.operations import Settlement
+from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.ports import Chance, Clock, StatusService
 
 

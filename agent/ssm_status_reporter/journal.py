@@ -23,7 +23,7 @@ from ssm_status_reporter.domain.outcome import (
     Withheld,
 )
 from ssm_status_reporter.domain.report import Report
-from ssm_status_reporter.outbox.sqlite import Settlement
+from ssm_status_reporter.outbox.operations import Settlement
 
 log = structlog.get_logger()
 

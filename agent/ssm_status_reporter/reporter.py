@@ -189,7 +189,7 @@ class Reporter:
 
     async def _dispatch_question(self, calls: asyncio.TaskGroup) -> int | None:
         """Compare one entry at rest with the service, within the share of the rate that is for it."""
-        if not self._outbox.reconciliation.is_on:
+        if not self._outbox.reconciles:
             return None
         now_ms = self._clock.now().steady_ms
         wait_until_ms = self._traffic.next_question_ms(now_ms)

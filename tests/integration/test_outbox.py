@@ -635,12 +635,12 @@ async def test_what_is_learnt_after_a_reload_does_not_overrule_the_configuration
         await learning.observe([result("Success", "old")])
         (claim,) = (await learning.claim(1, frozenset(), ())).claims
         await learning.settle(claim, Delivered("id"))
-        learning._clock.advance(HOUR)  # type: ignore[attr-defined]
+        learning.operations._clock.advance(HOUR)  # type: ignore[attr-defined]
         await learning.observe([result("Success", "new", at_ms=HOUR)])
         (claim,) = (await learning.claim(1, frozenset(), ())).claims
-        learning.policy = replace(learning.policy, learning=False)
+        learning.operations.policy = replace(learning.operations.policy, learning=False)
         assert not await learning.learn(claim, report("Success", "old"))
-        assert learning.policy.comparison is Comparison.STATUS_AND_MESSAGE
+        assert learning.operations.policy.comparison is Comparison.STATUS_AND_MESSAGE
         assert await learning.fact(FACT_COMPARISON) == "status"
 
 
@@ -926,7 +926,7 @@ async def test_a_hundred_thousand_associations_cost_disk_and_not_memory(path: Pa
 async def test_dead_letters_are_bounded_and_the_oldest_go_first(path: Path) -> None:
     """`outbox.max_dead_letters` is kept, and what went is said (rule 12)."""
     async with outbox(path) as (_, running):
-        running.dead_letters_max = 3
+        running.operations.dead_letters_max = 3
         with heard() as said:
             for number in range(5):
                 await running.observe(documents(number, 1))
@@ -944,12 +944,12 @@ async def test_of_two_letters_of_one_second_the_later_one_is_tried_again(path: P
         for status in ("Pending", "Failed"):
             await running.observe([result(status), result(status, association=OTHER)])
             for _ in range(2):
-                running._clock.advance(10_000)  # type: ignore[attr-defined]
+                running.operations._clock.advance(10_000)  # type: ignore[attr-defined]
                 for claim in (await running.claim(4, frozenset(), ())).claims:
                     await running.settle(claim, Refused(PROBLEM))
         ids = [letter.id for letter in letters.letters(path)]
         assert len(ids) == 4
-        tried = letters.retry(path, ids, running._clock.now(), running.policy)
+        tried = letters.retry(path, ids, running.operations._clock.now(), running.operations.policy)
         assert [each.letter.id for each in tried] == ids
         assert [each.fate for each in tried] == [letters.Fate.NEWER] * 2 + [letters.Fate.SENT_AGAIN] * 2
         entries = (await committer.submit(contents)).entries
@@ -965,7 +965,7 @@ async def test_a_letter_for_which_the_daemon_cannot_be_woken_stays(path: Path) -
         (letter,) = letters.letters(path)
         letters.wake_path(path).mkdir()
         with pytest.raises(OutboxError, match=r"Is a directory.*outbox\.db\.wake"):
-            letters.retry(path, [letter.id], running._clock.now(), running.policy)
+            letters.retry(path, [letter.id], running.operations._clock.now(), running.operations.policy)
         assert letters.letters(path) == [letter]
 
 
@@ -990,7 +990,9 @@ async def test_a_delivery_beside_other_gateways_is_looked_at_again_soon(path: Pa
             (claim,) = (await running.claim(1, frozenset(), ())).claims
             await running.settle(claim, Delivered("id"))
             looked_at = await committer.submit(lambda tables: tables.next_reconcile_ms())
-            assert looked_at == (None if writer is Writer.SOLE else START_MS + 2 * running.policy.timeout_ms)
+            assert looked_at == (
+                None if writer is Writer.SOLE else START_MS + 2 * running.operations.policy.timeout_ms
+            )
 
 
 async def test_what_is_found_beside_other_gateways_is_looked_at_again_too(path: Path) -> None:
@@ -1001,7 +1003,9 @@ async def test_what_is_found_beside_other_gateways_is_looked_at_again_too(path: 
             (claim,) = (await running.claim(1, frozenset(), ())).claims
             await running.answer(claim, Held(report("Failed")))
             looked_at = await committer.submit(lambda tables: tables.next_reconcile_ms())
-            assert looked_at == (None if writer is Writer.SECOND else START_MS + 2 * running.policy.timeout_ms)
+            assert looked_at == (
+                None if writer is Writer.SECOND else START_MS + 2 * running.operations.policy.timeout_ms
+            )
 
 
 # Files that stay where they are.

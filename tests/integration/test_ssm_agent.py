@@ -49,6 +49,7 @@ from ssm_status_reporter.domain.result import Result
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.outbox.commit import Committer
 from ssm_status_reporter.outbox.database import migrations
+from ssm_status_reporter.outbox.operations import Operations
 from ssm_status_reporter.outbox.sqlite import SqliteOutbox
 from ssm_status_reporter.sources import agent_reader
 
@@ -665,7 +666,7 @@ async def outbox(tmp_path: Path) -> AsyncIterator[SqliteOutbox]:
         tmp_path / "outbox" / "outbox.db", migrations(), lambda: datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     )
     policy, reconciliation = tuning.policy(configuration, None), tuning.reconciliation(configuration)
-    outbox = SqliteOutbox(committer, clock, random.random, policy, reconciliation, 1000)
+    outbox = SqliteOutbox(committer, Operations(clock, random.random, policy, reconciliation, 1000))
     yield outbox
     await outbox.close()
 

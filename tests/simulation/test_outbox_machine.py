@@ -53,7 +53,7 @@ from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
 from ssm_status_reporter.outbox import letters
 from ssm_status_reporter.outbox.claims import Claims
 from ssm_status_reporter.outbox.database import Durability
-from ssm_status_reporter.outbox.sqlite import Settlement
+from ssm_status_reporter.outbox.operations import Settlement
 from values import replace
 
 T = TypeVar("T")
@@ -401,7 +401,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.contents.counters.get(Count.DEAD))
     @rule(data=st.data())
     def retry_dead_letters(self, data: st.DataObject) -> None:
-        letters.retry(self.path, self.some_letters(data), self.clock.now(), self.outbox.policy)
+        letters.retry(self.path, self.some_letters(data), self.clock.now(), self.outbox.operations.policy)
 
     @precondition(lambda self: self.contents.counters.get(Count.DEAD))
     @rule(data=st.data())

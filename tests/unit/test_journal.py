@@ -14,7 +14,7 @@ from ssm_status_reporter.domain.outcome import Answer, Held, HeldNothing, Scope
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Writer
 from ssm_status_reporter.journal import say_answer, say_change
-from ssm_status_reporter.outbox.sqlite import Settlement
+from ssm_status_reporter.outbox.operations import Settlement
 
 HOLD = Hold(Scope.CREDENTIALS, EVERYTHING, PROBLEM, since_ms=0, failures=2, next_probe_ms=0)
 

@@ -276,6 +276,22 @@ def test_what_was_observed_again_while_its_call_was_out_is_as_new_as_that(betwee
     assert settled.then.report == report("Failed", at_ms=MINUTE)
 
 
+@pytest.mark.parametrize("outcome", [Delivered("id"), Unchanged("id"), *FAILURES.values()])
+@pytest.mark.parametrize("there", ["nothing", "something pending"])
+def test_what_was_received_in_another_outbox_has_no_end_in_this_one(outcome: Outcome, there: str) -> None:
+    """The outbox was set aside or replaced while the call was out: the ends still add up to what was received."""
+    _, claim = out()
+    new = Entry(claim.association)
+    if there != "nothing":
+        new = seen(new, result("Success", "newer", at_ms=2), result("Success", "newest", at_ms=3), now=at(3))
+    settled = settle(new, claim, outcome, at(10))
+    assert ended(settled.counts) == 0
+    assert (settled.entry.pending is None) == (new.pending is None)
+    if isinstance(outcome, Delivered | Unchanged):
+        assert settled.entry.acknowledged is not None
+        assert settled.entry.acknowledged.report == claim.report
+
+
 @pytest.mark.parametrize("name", sorted(FAILURES))
 def test_the_failure_of_a_replaced_report_ends_it_and_charges_the_newer_one_nothing(name: str) -> None:
     """Nobody waits for it any more: it is counted as replaced, makes no dead letter, and the newer one lives."""

@@ -3,7 +3,8 @@
 Rules (numbers as in ARCHITECTURE.md):
   2. What comes back for an older version updates what is acknowledged and never settles the newer report.
   3. What was out when the process ended may have been applied: only the service can tell.
- 11. A replaced report whose call failed ends as coalesced.
+ 11. A replaced report whose call failed ends as coalesced. What was received in an outbox that was set aside or
+     replaced since has no end in this one.
 """
 
 from msgspec.structs import replace
@@ -59,7 +60,9 @@ def settled(entry: Entry, claim: Claim, outcome: Outcome, now: Now, chance: floa
         case _:
             doubted = _doubted(freed, outcome)
             result = failed(_charged(doubted, outcome), outcome, now, chance, policy)
-    return replace(result, counts=(*_counted(outcome), *result.counts))
+    # Its own end comes first. Where the outbox was replaced meanwhile, its result was received in the other one.
+    ends = result.counts if _is_known(entry, claim) else result.counts[1:]
+    return replace(result, counts=(*_counted(outcome), *ends))
 
 
 def revived(entry: Entry, report: Report, source: str, now: Now, policy: Policy) -> Settled:
@@ -132,6 +135,11 @@ def _acknowledged(entry: Entry, claim: Claim, via: Via, now: Now, policy: Policy
 def _is_of(entry: Entry, claim: Claim) -> bool:
     """Whether the call was made for what is pending. Versions begin anew when a broken outbox was set aside."""
     return entry.version == claim.version and claim.report in entry.sent
+
+
+def _is_known(entry: Entry, claim: Claim) -> bool:
+    """Whether the claim was made of this entry, in this outbox."""
+    return (entry.flight is not None and entry.flight.version == claim.version) or _is_of(entry, claim)
 
 
 def _never_left(outcome: Outcome) -> bool:

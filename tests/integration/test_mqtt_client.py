@@ -261,6 +261,23 @@ async def test_a_broker_that_is_heard_is_not_given_up(monkeypatch: pytest.Monkey
             await posting
 
 
+async def test_a_confirmation_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that sends everything but the confirmation is given up, however talkative it is."""
+    monkeypatch.setattr("ssm_status_reporter.sources.mqtt_client.MQTT_CONFIRMATION_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(ANSWER_SECONDS_MAX, 0.2)
+    async with connection() as (client, script, _):
+        posting = asyncio.create_task(client.post([Posting(REJECTED, b"first")]))
+        assert (await script.packet())[0] == PUBLISH
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            for number in count(1):
+                if posting.done():
+                    break
+                await script.publish(number)
+                client.settle(await client.arrivals())
+        with pytest.raises(BrokerError, match="did not answer a publication"):
+            await posting
+
+
 async def _flood(script: Script, messages: int) -> None:
     for packet_id in range(1, messages + 1):
         await script.publish(packet_id, payload=b"x" * 60_000)

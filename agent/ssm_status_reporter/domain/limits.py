@@ -175,6 +175,8 @@ MQTT_POSTINGS_MAX: Final = 1000
 """Outcomes and answers that wait for the broker; the oldest go first."""
 MQTT_POSTING_ATTEMPTS_MAX: Final = 2
 """Connections that may end while the same publications are out; some brokers end one for what they do not allow."""
+MQTT_POSTING_SILENCES_MAX: Final = 10
+"""So often is published what a broker that is there does not confirm: some minutes, with the pauses between."""
 MQTT_POSTINGS_OUT_MAX: Final = 20
 """Publications that the broker has not confirmed; fewer if its own Receive Maximum is smaller."""
 MQTT_SESSION_SECONDS: Final = 7 * 24 * 60 * 60
@@ -185,6 +187,9 @@ MQTT_DIAL_SECONDS_MAX: Final = 10.0
 """From the look-up of the name to the end of the TLS handshake."""
 MQTT_ANSWER_SECONDS_MAX: Final = 10.0
 """A broker that does not answer for so long is given up, and tried again."""
+MQTT_CONFIRMATION_SECONDS_MAX: Final = 10 * 60.0
+"""So long is a confirmation waited for while other things are heard: Mosquitto sends 20,000 messages before it, which
+a slow disk lets in at 200 a second."""
 MQTT_PATIENCE_MS: Final = 2000
 """At the start, a broker that takes longer is no longer waited for: the others go on."""
 MQTT_FAREWELL_SECONDS_MAX: Final = 2.0

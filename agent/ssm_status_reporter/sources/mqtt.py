@@ -34,7 +34,8 @@ from ssm_status_reporter.ports import Chance, Clock, Intake
 from ssm_status_reporter.sources.decode import allowed
 from ssm_status_reporter.sources.mqtt_client import BrokerClient, Login, UnsupportedVersionError
 from ssm_status_reporter.sources.mqtt_dial import dial, read_credentials
-from ssm_status_reporter.sources.mqtt_session import Postings, Said, Session
+from ssm_status_reporter.sources.mqtt_postings import Postings
+from ssm_status_reporter.sources.mqtt_session import Said, Session
 from ssm_status_reporter.sources.mqtt_topics import SOURCE, Topics, last_will, outcome
 from ssm_status_reporter.sources.mqtt_trouble import BrokerError, Trouble
 

@@ -10,6 +10,7 @@ What it changes, each change held by a test (tests/integration/test_mqtt_client.
   * A connection that ends before CONNACK, or while a confirmation is awaited, is noticed at once, not at a timeout.
   * A confirmation is waited for as long as the broker is heard, or is not listened to: Mosquitto 2.0 sends thousands of
     messages ahead of it, whatever the Receive Maximum, and a slow disk lets them in slowly. aiomqtt would time out.
+    But not for ever.
   * Idle, it wakes a few times in a keepalive interval; aiomqtt once a second.
 
 A client is one connection. What an earlier one did not acknowledge, the broker sends again to the next.
@@ -33,6 +34,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ssm_status_reporter.domain.limits import (
     MQTT_ANSWER_SECONDS_MAX,
+    MQTT_CONFIRMATION_SECONDS_MAX,
     MQTT_IN_FLIGHT_MAX,
     MQTT_KEEPALIVE_SECONDS,
     MQTT_PACKET_BYTES_MAX,
@@ -217,14 +219,19 @@ class BrokerClient(aiomqtt.Client):
     async def _answered(self, answer: Any, about: str) -> Any:
         """The answer. Raises `BrokerError` if the connection ends or falls silent before, and `aiomqtt.MqttError`."""
         waiting = asyncio.ensure_future(answer)
-        self._heard_at = self._loop.time()
+        asked_at = self._heard_at = self._loop.time()
         try:
             while not waiting.done():
                 if self.ended.done():
                     raise BrokerError(self.ended.result())
-                silent = 0.0 if self._paused else self._loop.time() - self._heard_at
+                now = self._loop.time()
+                if self._paused:
+                    asked_at = self._heard_at = now
+                silent = now - self._heard_at
                 if silent >= MQTT_ANSWER_SECONDS_MAX:
                     raise BrokerError(of_silence(about))
+                if now - asked_at >= MQTT_CONFIRMATION_SECONDS_MAX:
+                    raise BrokerError(of_silence(about, MQTT_CONFIRMATION_SECONDS_MAX))
                 await asyncio.wait(
                     {waiting, self.ended},
                     timeout=MQTT_ANSWER_SECONDS_MAX - silent,

@@ -3,8 +3,8 @@
 Rules (numbers as in ARCHITECTURE.md):
   1. A message is acknowledged only after the commit of its result; a refused one before it is answered, so that an
      answer that the broker does not allow cannot bring the same message back for ever.
- 12. Bounded: what is taken and not acknowledged (`mqtt_client`), what waits to go out (`Postings`). Answers that the
-     broker takes slowly hold back what would cause more of them.
+ 12. Bounded: what is taken and not acknowledged (`mqtt_client`), what waits to go out (`mqtt_postings`). Answers that
+     the broker takes slowly hold back what would cause more of them.
   * Handing in never waits for a confirmation of the broker: that can be behind what is to be handed in.
   * What arrives is taken from the first moment: a resumed session sends before anybody subscribes.
   * What has arrived when the connection ends is still handed in. Its acknowledgement is lost with the connection,
@@ -14,20 +14,17 @@ Rules (numbers as in ARCHITECTURE.md):
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import structlog
 
 from ssm_status_reporter.domain.limits import (
     MQTT_FAREWELL_SECONDS_MAX,
-    MQTT_POSTING_ATTEMPTS_MAX,
-    MQTT_POSTINGS_MAX,
-    MQTT_POSTINGS_OUT_MAX,
 )
 from ssm_status_reporter.domain.result import Refusal, Result
 from ssm_status_reporter.ports import Clock, Intake
 from ssm_status_reporter.sources.mqtt_client import BrokerClient
+from ssm_status_reporter.sources.mqtt_postings import Postings
 from ssm_status_reporter.sources.mqtt_topics import (
     Backlog,
     Message,
@@ -44,77 +41,6 @@ from ssm_status_reporter.sources.mqtt_trouble import BrokerError, Trouble
 from ssm_status_reporter.sources.quoting import shortened
 
 log = structlog.get_logger()
-
-
-class Postings:
-    """What is to be published, from one connection to the next; beyond its bound the oldest goes."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Posting] = deque()
-        self._out: list[Posting] = []
-        self._dropped = 0
-        self._interruptions = 0
-        self._added = asyncio.Event()
-        self._thinned = asyncio.Event()
-
-    @property
-    def is_crowded(self) -> bool:
-        """Half of the room is taken."""
-        return len(self._waiting) > MQTT_POSTINGS_MAX // 2
-
-    async def thinned(self) -> None:
-        """Until it is not crowded."""
-        while self.is_crowded:
-            self._thinned.clear()
-            await self._thinned.wait()
-
-    def add(self, posting: Posting) -> None:
-        """Put it behind the others."""
-        if len(self._waiting) >= MQTT_POSTINGS_MAX:
-            self._waiting.popleft()
-            self._dropped += 1
-            if self._dropped == 1:
-                log.warning(
-                    "more to tell than the broker takes: the oldest outcomes and answers are dropped",
-                    kept=MQTT_POSTINGS_MAX,
-                )
-        self._waiting.append(posting)
-        self._added.set()
-
-    async def next(self) -> None:
-        """Until there are any."""
-        while not self._out and not self._waiting:
-            self._added.clear()
-            await self._added.wait()
-
-    def at_hand(self) -> tuple[Posting, ...]:
-        """The oldest ones; the same again until they are confirmed."""
-        while self._waiting and len(self._out) < MQTT_POSTINGS_OUT_MAX:
-            self._out.append(self._waiting.popleft())
-        self._thinned.set()
-        return tuple(self._out)
-
-    def confirm(self) -> None:
-        """The broker has those that `at_hand` gave."""
-        self._out.clear()
-        self._interruptions = 0
-        if self._dropped and not self._waiting:
-            log.warning("the broker takes outcomes again", dropped=self._dropped)
-            self._dropped = 0
-
-    def interrupt(self) -> None:
-        """The broker ended the connection. What was out goes out once more: it may be what it was ended for."""
-        if not self._out:
-            return
-        self._interruptions += 1
-        if self._interruptions >= MQTT_POSTING_ATTEMPTS_MAX:
-            log.warning(
-                "the connection ended again while these were published: they are dropped",
-                topics=sorted({posting.topic for posting in self._out}),
-                hint="let the broker's access rules (ACL, policy) allow this client to publish there",
-            )
-            self._out.clear()
-            self._interruptions = 0
 
 
 class Said:
@@ -164,7 +90,9 @@ class Session:
         await asyncio.gather(
             *self._unfinished(), return_exceptions=True
         )  # the connection has ended, and so do they
-        if not self._client.is_given_up:
+        if self._client.is_given_up:
+            self._postings.give_up()
+        else:
             self._postings.interrupt()
         return self._client.ended.result()
 

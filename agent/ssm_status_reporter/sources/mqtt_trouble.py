@@ -140,10 +140,10 @@ def of_end(code: ReasonCode, network_error: str | None, *, answered: bool) -> Tr
     return Trouble(reason, "it will be tried again; the broker's log may tell why", passing=True)
 
 
-def of_silence(about: str) -> Trouble:
+def of_silence(about: str, seconds: float = MQTT_ANSWER_SECONDS_MAX) -> Trouble:
     """The broker did not answer in time."""
     hint = "look at the broker: it accepts connections and is stuck or overloaded"
-    return Trouble(f"the broker did not answer {about} within {MQTT_ANSWER_SECONDS_MAX:.0f} s", hint, passing=True)
+    return Trouble(f"the broker did not answer {about} within {seconds:.0f} s", hint, passing=True)
 
 
 def _of_tls(reason: str) -> Trouble:

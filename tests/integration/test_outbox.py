@@ -871,6 +871,23 @@ async def test_a_full_disk_stops_acknowledging_loses_nothing_and_is_recovered_fr
     assert set_aside(path) == []
 
 
+async def test_on_a_full_disk_what_is_known_goes_on_in_the_room_of_the_journal(small_disk: Path) -> None:
+    """A node whose disk is full still reports: its journal begins anew instead of growing (rule 13)."""
+    path = small_disk / "outbox.db"
+    async with outbox(path) as (_, running):
+        await running.observe(documents(0, 20))
+    async with outbox(path) as (committer, running):
+        await running.observe([result("Pending")])
+        fill_up(small_disk / "filler")
+        with heard() as said:
+            async with asyncio.timeout(SECONDS_MAX):
+                for each in range(100):
+                    await running.observe([result("Success" if each % 2 else "Failed")])
+        assert said == []
+        found = await committer.submit(contents)
+    assert found.counters[Count.RECEIVED] == 121
+
+
 async def test_a_full_disk_does_not_keep_the_daemon_from_stopping(small_disk: Path) -> None:
     """SIGTERM ends a daemon whose disk is full; what was not acknowledged stays with its source."""
     path = small_disk / "outbox.db"

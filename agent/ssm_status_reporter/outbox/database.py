@@ -76,6 +76,11 @@ def is_broken(error: sqlite3.Error) -> bool:
     return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room on the disk."""
+    return getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
+
+
 def opened(path: Path, versions: tuple[Migration, ...]) -> sqlite3.Connection:
     """A connection to a sound database of the latest version; the file and its directory are made if missing.
 

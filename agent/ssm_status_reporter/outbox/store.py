@@ -3,6 +3,8 @@
 Rules:
   * A file that was removed, or whose -wal was, is written anew from the open connection, which still has all of it.
   * A broken file is set aside, and the next transaction goes to a new one (rule 13).
+  * On a full disk the journal begins anew once what is in it is in the database: what needs no more room than the two
+    have goes on.
   * What another file holds when it takes the place of the one that was open was left by another process: `adopt`
     comes first in the first transaction on it.
 """
@@ -19,6 +21,7 @@ from ssm_status_reporter.outbox.database import (
     Migration,
     OutboxError,
     is_broken,
+    is_full,
     opened,
     rewrite,
     set_aside,
@@ -40,6 +43,7 @@ class Store:
         self.on_adopted: Callable[[], None] = _nobody
         """Called once that is committed."""
         self._is_adopted = True
+        self._began_anew = False
         self._files: Files | None = None
         self._durability = Durability.POWER_LOSS
         try:
@@ -51,7 +55,7 @@ class Store:
             ) from error
 
     def transact(self, work: Callable[[Tables], object], durability: Durability) -> bool:
-        """Whether it was committed; False when the file was broken and has been set aside for the next attempt.
+        """Whether it was committed; False when what was in its way is not there any more, for the next attempt.
 
         Raises what the machine does not let through, setting aside included, and what the work raises.
         """
@@ -60,11 +64,15 @@ class Store:
             self._commit(work, durability)
         except BaseException as error:
             self._roll_back()
-            if not (isinstance(error, sqlite3.Error) and is_broken(error)):
+            if not isinstance(error, sqlite3.Error):
                 raise
-            self._let_go()
-            self._set_aside(error)
+            if is_broken(error):
+                self._let_go()
+                self._set_aside(error)
+            elif not (is_full(error) and self._begin_journal_anew()):
+                raise
             return False
+        self._began_anew = False
         return True
 
     def close(self) -> None:
@@ -89,6 +97,18 @@ class Store:
         self._tables.forget_counts()
         if self._files is not None and self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
+
+    def _begin_journal_anew(self) -> bool:
+        """Whether the journal has its room to itself again; not twice for one transaction, which needs more."""
+        if self._began_anew:
+            self._began_anew = False
+            return False
+        try:
+            (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        except sqlite3.Error:
+            return False  # the database has to grow, and cannot: the disk is full, as is said already
+        self._began_anew = not busy
+        return self._began_anew
 
     def _follow_file(self) -> None:
         """Commit to what has our name now: a file that was removed is written anew, from what we still hold."""

@@ -106,10 +106,11 @@ rules:
         ("associations: some", "f:1: associations: must be any or a list, not 'some'"),
         ("rules: [", "f:1: not YAML: "),
         ("nodes: *others", "f:1: not YAML: aliases"),
+        ("clock_skew: -999999h", "f:1: clock_skew: at most 87840h either way"),
     ],
 )
-def test_what_is_no_mapping_or_no_yaml_is_refused(text: str, told: str) -> None:
-    """A faults file of the wrong form is one error with a reason, not a traceback."""
+def test_what_is_no_plan_is_refused(text: str, told: str) -> None:
+    """A faults file of the wrong form, or that asks for the impossible, is one error with a reason, not a traceback."""
     with pytest.raises(BadConfiguration) as caught:
         parse_plan(text, "f")
     (line,) = str(caught.value).splitlines()

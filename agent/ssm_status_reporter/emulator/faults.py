@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from ssm_status_reporter.domain.quantity import DURATION_PATTERN, duration_ms
+from ssm_status_reporter.domain.quantity import DURATION_PATTERN, duration_ms, duration_text
 
 EXAMPLE: Final = """\
 compare: status+message          # what StatusUnchanged compares: status | status+message
@@ -49,6 +49,9 @@ rules:
       - cut_200                           # applied, and a 200 whose JSON is cut
       - {kind: html, status: 407}         # a proxy's page; 502 unless said
 """
+
+CLOCK_SKEW_MS_MAX: Final = 10 * 366 * 24 * 60 * 60 * 1000
+"""Ten years: beyond what a battery loses, and far from the ends of what a date can say."""
 
 Duration = Annotated[str, Meta(pattern=DURATION_PATTERN)]
 SignedDuration = Annotated[str, Meta(pattern=DURATION_PATTERN.replace("^", "^-?", 1))]
@@ -181,6 +184,11 @@ class FaultPlan(_Part, frozen=True, kw_only=True):
     clock_skew: SignedDuration = "0s"
     outages: tuple[Outage, ...] = ()
     rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a clock that no date can show."""
+        if abs(skew_ms(self.clock_skew)) > CLOCK_SKEW_MS_MAX:
+            raise ValueError(f"clock_skew: at most {duration_text(CLOCK_SKEW_MS_MAX)} either way")
 
 
 def skew_ms(text: str) -> int:

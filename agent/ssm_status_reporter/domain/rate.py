@@ -7,8 +7,10 @@ Rules:
   * When a hold opens, the rate restarts low and climbs the same way: the backlog ramps up.
 """
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ssm_status_reporter.domain.limits import RATE_FLOOR_PER_SECOND
 
@@ -19,8 +21,7 @@ RAMP_SHARE: Final = 0.125
 """What share of the configured rate a backlog starts with when a hold opens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Struct, frozen=True):
     """The state of the bucket at ``at_ms`` (steady)."""
 
     limit_per_second: float

@@ -7,11 +7,10 @@ Rules:
   * A stored deadline is only as good as the clock that wrote it: :func:`brought_back` bounds it.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(Struct, frozen=True):
     """One moment, read once and passed on; both in milliseconds since 1970-01-01T00:00:00Z."""
 
     wall_ms: int

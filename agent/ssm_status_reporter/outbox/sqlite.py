@@ -102,8 +102,9 @@ class SqliteOutbox:
     def _found(self, results: Sequence[Result], observation: _Observation) -> None:
         if observation.is_for_the_reporter:
             self.on_news()
+        said = log.bind()  # once, not for each of them
         for result, finding in zip(results, observation.findings, strict=True):
-            log.debug(
+            said.debug(
                 "received",
                 document=result.association.document,
                 instance_id=result.association.instance_id,

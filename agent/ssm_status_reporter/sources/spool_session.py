@@ -179,9 +179,10 @@ class SpoolSession:
         await asyncio.sleep(0)  # what was handed in may be going out just now, and its file has time
 
     def _release(self, batch: list[Accepted]) -> None:
+        said = log.bind()  # once, not for each of them
         for accepted in batch:
             self._removal.release(accepted)
-            log.debug(
+            said.debug(
                 "result accepted", file=printable(accepted.name), association=str(accepted.result.association)
             )
 

@@ -211,7 +211,8 @@ METRICS_TEXTFILE_SECONDS: Final = 15
 METRICS_RETRY_SECONDS: Final = 60
 """How often an address to serve metrics at is tried again."""
 METRICS_STOP_SECONDS_MAX: Final = 1.0
-"""Scrapes under way get so long to be answered at SIGTERM; the calls to the service wait behind them."""
+"""Scrapes under way get so long to be answered at SIGTERM, and a file to be written; the calls to the service wait
+behind them."""
 HEALTH_MS_MIN: Final = 10 * 1000
 """A loop that got no further for so long, with something to do, is unhealthy: the outbox tries again every second."""
 

@@ -134,6 +134,8 @@ EVENTS_PER_DRAIN_MAX: Final = 1024
 """Events of inotify read before what they tell of is looked at: about 8 ms. The kernel keeps the others."""
 
 # The service manager.
+NOTIFY_SECONDS_MAX: Final = 0.1
+"""So long is waited for room in its queue, which others fill too: the event loop waits meanwhile."""
 STATUS_SECONDS_MIN: Final = 5.0
 """The status line is brought up to date no more often."""
 TOLD_AFTER_SECONDS: Final = 0.05

@@ -3,7 +3,7 @@
 Rules:
   * Watches are set before the first look, so that nothing falls between the two.
   * Every directory on the way is watched, for its own end and for what takes the place of the next: what is
-    missing, removed, moved or replaced is noticed, at any level, without polling.
+    missing, removed, moved or replaced is noticed, at any level, without polling. So is it where symbolic links lead.
   * A directory that may be passed but not read cannot be watched. `PathWatch.sees_all` says so: whoever waits then
     looks again after a while (`Relook`).
   * Events say where to look, nothing else; they keep their order. An overflow of the queue says: everywhere.
@@ -12,6 +12,7 @@ Rules:
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -75,7 +76,8 @@ class PathWatch:
         """Whether every directory that is there on the way may be watched."""
         try:
             for path in paths:
-                self._watch_way(path, of_themselves)
+                for way in dict.fromkeys((path, os.path.realpath(path))):
+                    self._watch_way(PurePosixPath(way), path, of_themselves)
         except BaseException:
             self._inotify.close()
             raise
@@ -134,8 +136,7 @@ class PathWatch:
         self._rearm()
         return drained
 
-    def _watch_way(self, path: str, of_itself: Mask) -> None:
-        way = PurePosixPath(path)
+    def _watch_way(self, way: PurePosixPath, path: str, of_itself: Mask) -> None:
         for directory, step in zip(reversed(way.parents), way.parts[1:], strict=True):
             mask = _ON_THE_WAY | of_itself if directory == way.parent else _ON_THE_WAY
             try:

@@ -127,6 +127,18 @@ async def test_no_credentials_are_one_finding_and_hide_no_other(tmp_path: Path) 
     assert "AWS_SHARED_CREDENTIALS_FILE" in found["credentials"]["remedy"]
 
 
+async def test_settings_that_the_sdk_cannot_use_are_the_endpoints_finding(tmp_path: Path) -> None:
+    """Where the SDK makes no call, nobody answered and nothing is known to be allowed: what it says is told."""
+    async with Emulator() as emulator:
+        site = Site(tmp_path, emulator.url, environment={"AWS_DEFAULTS_MODE": "bogus"})
+        code, found = await findings(site)
+        assert list(emulator.ledger) == []
+    assert code == 1
+    assert amiss(found) == {"endpoint", "clock", "permission"}
+    assert "bogus" in found["endpoint"]["detail"]
+    assert "AWS_" in found["endpoint"]["remedy"]
+
+
 async def test_without_an_identity_the_rest_is_looked_at(tmp_path: Path) -> None:
     """Nobody tells who this node is: what to set is said, and the directories are judged all the same."""
     site = Site(tmp_path, "http://127.0.0.1:9", {"node": {"instance_id": "auto", "region": "auto"}})

@@ -1,6 +1,7 @@
 """The SSM client over real HTTP, against a service that answers by script."""
 
 import asyncio
+import json
 import resource
 import ssl
 import subprocess
@@ -57,6 +58,12 @@ from ssm_support import (
 )
 
 MINUTE_MS = 60_000
+CONTAINER_KEYS = {
+    "AccessKeyId": "ASIACONTAINER",
+    "SecretAccessKey": "made-up",
+    "Token": "made-up",
+    "Expiration": "2999-01-01T00:00:00Z",
+}
 SOCKET_BYTES_MAX = 64 * 1024 * 1024
 """More than sockets keep of what nobody reads."""
 
@@ -364,6 +371,23 @@ async def test_settings_that_the_sdk_cannot_use_are_said(monkeypatch: pytest.Mon
     assert "not a url" in outcome.problem.message
 
 
+@pytest.mark.parametrize("line", ["s3 =", "defaults_mode =\n  a = b"])
+async def test_a_configuration_file_that_the_sdk_chokes_on_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str
+) -> None:
+    """An empty value, or a section where a text is due, holds the endpoint; the file, mended, is read again."""
+    path = tmp_path / "config"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    write(path, f"[default]\n{line}\n")
+    async with service(described()) as ssm, SsmClient(settings(ssm.url), SetClock()) as client:
+        outcome = await client.update(NODE, REPORT)
+        assert isinstance(outcome, Withheld)
+        assert outcome.scope is Scope.ENDPOINT
+        assert "~/.aws/config" in (outcome.problem.hint or "")
+        write(path, "[default]\n")
+        assert isinstance(await client.update(NODE, REPORT), Delivered)
+
+
 async def test_a_home_that_nobody_knows_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user without a home, as in many a container, has keys from elsewhere: the SDK does without one too."""
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "~nobody-of-this-name/.aws/credentials")
@@ -552,6 +576,49 @@ class TestCredentials:
             outcome = await client.update(NODE, REPORT)
         assert isinstance(outcome, Withheld)
         assert (outcome.scope, outcome.problem.code) == (Scope.CREDENTIALS, "PartialCredentials")
+
+    @pytest.mark.parametrize(
+        "keys",
+        [
+            b"null",
+            b"[]",
+            b'"keys"',
+            json.dumps({**CONTAINER_KEYS, "Expiration": None}).encode(),
+            json.dumps({**CONTAINER_KEYS, "Expiration": "2999-01-01T00:00:00"}).encode(),
+            json.dumps({**CONTAINER_KEYS, "SecretAccessKey": None}).encode(),
+            json.dumps({**CONTAINER_KEYS, "Token": ["made-up"]}).encode(),
+        ],
+    )
+    async def test_a_container_that_gives_nonsense_is_asked_again(
+        self, monkeypatch: pytest.MonkeyPatch, credentials_file: Path, clock: SetClock, keys: bytes
+    ) -> None:
+        """What the SDK takes as it is, or chokes on, is no key: the call is withheld, and the next one asks anew."""
+        remove(credentials_file)
+        good = json.dumps(CONTAINER_KEYS).encode()
+        async with service(answer(200, keys), answer(200, good)) as container, service(described()) as ssm:
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{container.url}/keys")
+            async with SsmClient(settings(ssm.url), clock) as client:
+                outcome = await client.update(NODE, REPORT)
+                assert isinstance(outcome, Withheld)
+                assert outcome.scope is Scope.CREDENTIALS
+                assert ssm.requests == []
+                await client.reload_credentials()
+                assert isinstance(await client.update(NODE, REPORT), Delivered)
+
+    @pytest.mark.parametrize(
+        ("variable", "value"), [("AWS_SESSION_TOKEN", "\udcff"), ("AWS_CREDENTIAL_EXPIRATION", "1")]
+    )
+    async def test_keys_of_the_environment_that_are_none_are_said(
+        self, monkeypatch: pytest.MonkeyPatch, clock: SetClock, variable: str, value: str
+    ) -> None:
+        """Bytes that are no text, or no date where one is due, withhold the call."""
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
+        monkeypatch.setenv(variable, value)
+        async with SsmClient(settings("http://127.0.0.1:1"), clock) as client:
+            outcome = await client.update(NODE, REPORT)
+        assert isinstance(outcome, Withheld)
+        assert outcome.scope is Scope.CREDENTIALS
 
     async def test_a_profile_that_is_not_there_yet_is_waited_for(
         self, credentials_file: Path, clock: SetClock

@@ -161,6 +161,7 @@ async def test_headers_that_no_sdk_sends_are_answered_and_recorded_like_others()
         for headers, refusal in (
             (b"X-Amz-Target: AmazonSSM.\xff", "MissingAuthenticationTokenException"),
             (b"Authorization: \xff", "IncompleteSignatureException"),
+            (b"Authorization: \xc2\xa0", "IncompleteSignatureException"),
         ):
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n\r\n")
@@ -171,6 +172,7 @@ async def test_headers_that_no_sdk_sends_are_answered_and_recorded_like_others()
         assert (await raw(emulator, b"\x00", Content_Encoding="gzip"))[1]["__type"] == "SerializationException"
         assert [entry.operation for entry in emulator.ledger] == [
             "\N{REPLACEMENT CHARACTER}",
+            None,
             None,
             "DescribeAssociation",
         ]

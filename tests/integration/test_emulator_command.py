@@ -92,6 +92,27 @@ async def test_a_port_in_use_is_an_unavailable_service() -> None:
     assert str(port) in errors.decode()
 
 
+async def test_a_name_that_no_host_can_have_is_an_unavailable_service() -> None:
+    """Nobody can listen there: exit 69, and no traceback."""
+    async with command("--host", "no..host") as process:
+        _output, errors = await asyncio.wait_for(process.communicate(), WAIT_SECONDS_MAX)
+    assert process.returncode == 69
+    assert errors.startswith(b"emulator: cannot start at no..host port 0: ")
+
+
+async def test_a_url_that_cannot_be_printed_is_not_said_to_be_an_address_that_cannot_be_had() -> None:
+    """Standard output is full: that is what failed, with exit 1."""
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 (a device)
+        process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).with_name("ssm-status-reporter"),
+            "emulator",
+            stdout=full,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    _output, errors = await asyncio.wait_for(process.communicate(), WAIT_SECONDS_MAX)
+    assert (process.returncode, errors) == (1, b"ssm-status-reporter: [Errno 28] No space left on device\n")
+
+
 async def test_a_bad_faults_file_is_bad_configuration(tmp_path: Path) -> None:
     """Every error of a faults file is told with its line and key path; the exit code is 78, as for a missing file."""
     faults = tmp_path / "faults.yaml"

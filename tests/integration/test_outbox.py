@@ -444,6 +444,23 @@ async def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
     assert pending(path) == {WEB.document}
 
 
+@pytest.mark.parametrize("garbled", [b'{"association":\xff', b'k"association":{'])
+async def test_an_entry_that_the_disk_garbled_breaks_the_outbox(path: Path, garbled: bytes) -> None:
+    """SQLite finds nothing wrong with it: it is not retried as if the disk were full, nor does it end the daemon."""
+    async with outbox(path) as (_, first):
+        await first.observe([result("Failed")])
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE association SET entry = CAST(? AS TEXT)", (garbled,))
+    with pytest.raises(OutboxError, match="is damaged"):
+        snapshot(path, NOW)
+    with heard() as said:
+        async with outbox(path) as (_, second):
+            assert len(set_aside(path)) == 1
+            await second.observe([result("Failed")])
+    assert [line["log_level"] for line in said] == ["critical"]
+    assert pending(path) == {WEB.document}
+
+
 async def test_a_file_that_breaks_while_the_daemon_runs_is_set_aside_and_the_batch_is_stored(path: Path) -> None:
     """The disk garbles the outbox under a running daemon: it goes on with a new one, and its source is answered."""
     async with outbox(path) as (committer, running):

@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import stat
+import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -608,7 +610,7 @@ async def test_a_missing_directory_is_said_once_and_noticed(tmp_path: Path, inta
     """The daemon starts without the directory, says what to do, and sees it come, whatever is missing above it."""
     spool = tmp_path / "a" / "b" / "spool"
     with capture_logs() as lines:
-        async with running(spool, intake):
+        async with running(spool, intake, TurnedClock()):
             (tmp_path / "unrelated").mkdir()
             (tmp_path / "a").mkdir()
             (tmp_path / "a" / "b").mkdir()
@@ -628,11 +630,53 @@ async def test_a_file_in_its_place_is_said_and_noticed_when_it_goes(
     """A path that is no directory becomes one."""
     spool = tmp_path / "spool"
     spool.touch()
-    async with running(spool, intake):
+    async with running(spool, intake, TurnedClock()):
         spool.unlink()
         spool.mkdir()
         drop(spool, "run.json", result_bytes())
         await intake.until(lambda: len(intake.results) == 1)
+
+
+async def test_a_link_to_nowhere_is_followed_once_it_leads_somewhere(
+    tmp_path: Path, intake: RecordingIntake
+) -> None:
+    """The path is there, as a symbolic link; what it leads to is made later, and noticed."""
+    spool, elsewhere = tmp_path / "spool", tmp_path / "a" / "elsewhere"
+    spool.symlink_to(elsewhere)
+    async with running(spool, intake, TurnedClock()):
+        elsewhere.mkdir(parents=True)
+        drop(spool, "run.json", result_bytes())
+        await intake.until(lambda: len(intake.results) == 1)
+
+
+@contextmanager
+def mounted(directory: Path) -> Iterator[None]:
+    """An empty file system there."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"mounting a file system is not possible here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+async def test_a_directory_on_a_file_system_that_is_mounted_later_is_found(
+    tmp_path: Path, intake: RecordingIntake
+) -> None:
+    """No event tells of a mount: a missing directory is looked for now and then as well."""
+    volume, clock = tmp_path / "volume", TurnedClock()
+    volume.mkdir()
+    async with running(volume / "spool", intake, clock):
+        await until(lambda: clock.sleepers > 0)
+        with mounted(volume):
+            (volume / "spool").mkdir()
+            drop(volume / "spool", "run.json", result_bytes())
+            clock.turn(SPOOL_RETRY_MS_MAX)
+            await intake.until(lambda: len(intake.results) == 1)
 
 
 @pytest.mark.parametrize("way", ["moved", "removed", "parent moved", "exchanged by a link"])

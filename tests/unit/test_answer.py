@@ -1,6 +1,7 @@
 """What each reply means: the error table, row by row."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -358,6 +359,18 @@ def test_no_secret_is_repeated(message: str) -> None:
         assert MASK in text
         for secret in ("IQoJb3JpZ2lu", "abababab", "hidden", "dXNlcjpoaWRkZW4"):
             assert secret not in text
+
+
+def test_a_page_of_one_long_word_costs_no_more_than_one_of_many() -> None:
+    """A proxy's page with a picture in it does not hold up the event loop: its length alone counts."""
+
+    def seconds(body: bytes) -> float:
+        began = time.process_time()
+        updated(403, body)
+        return time.process_time() - began
+
+    words, word = b"<p>no " * 2000, b"a" * 12_000  # as many characters; of such a word each could begin a scheme
+    assert min(seconds(word) for _ in range(3)) < 20 * min(seconds(words) for _ in range(3))
 
 
 def test_words_that_only_sound_secret_are_kept() -> None:

@@ -103,6 +103,7 @@ def only_error_of(text: str) -> ConfigurationError:
         (f"delivery: {{concurrency: {'9' * 9999}}}", "delivery.concurrency", 1, "whole number", None),
         (f"delivery: {{rate: {'9' * 999}}}", "delivery.rate", 1, "out of range", None),
         ("delivery: {rate: 0}", "delivery.rate", 1, "0 is out of range, 0.1 to 100000: ", None),
+        (f"delivery: {{rate: 1{':00' * 200}.5}}", "delivery.rate", 1, "must be a number", None),
         ("delivery: {rate: .nan}", "delivery.rate", 1, "plain decimal digits", None),
         ("delivery: {rate: -.inf}", "delivery.rate", 1, "plain decimal digits", None),
         ("delivery: {rate: fast}", "delivery.rate", 1, "a number, not 'fast'", None),

@@ -133,6 +133,28 @@ def test_another_stream_is_no_journal(journal: Journal, tmp_path: Path) -> None:
         assert json.loads(elsewhere.read())["event"] == "delivered"
 
 
+@pytest.mark.parametrize("to", ["journal", "stream"])
+def test_bytes_that_are_no_text_are_logged_as_their_escape(journal: Journal, tmp_path: Path, to: str) -> None:
+    """A path whose bytes are not UTF-8 is no reason to fail for whoever logs it."""
+    with (tmp_path / "log").open("w+", encoding="utf-8") as elsewhere:
+        logs.configure("info", "json", journal.stream if to == "journal" else elsewhere, journal.address)
+        structlog.get_logger().info("shared credentials changed", files=["/home/\udcff"])
+        elsewhere.seek(0)
+        line = journal.entry()["MESSAGE"] if to == "journal" else elsewhere.read()
+    assert json.loads(line)["files"] == ["/home/\udcff"]
+
+
+def test_a_warning_that_a_library_gets_wrong_does_not_end_what_warned(
+    journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with the standard library's own handlers: the mistake is said, and the next warning is heard."""
+    logs.configure("info", "auto", journal.stream, journal.address)
+    logging.getLogger("library").warning("%d connections", "many")
+    assert "%d connections" in capsys.readouterr().err
+    logging.getLogger("library").warning("look")
+    assert journal.entry()["SSM_EVENT"] == "look"
+
+
 @pytest.mark.parametrize("library", ["botocore.auth", "aiobotocore", "aiohttp.client", "asyncio"])
 def test_libraries_do_not_debug(journal: Journal, library: str) -> None:
     """At level debug the libraries, which would log headers and tokens, are still heard from warnings on."""

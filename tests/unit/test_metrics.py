@@ -1,15 +1,18 @@
 """What Prometheus reads: the text, and the judgement behind /healthz."""
 
 import asyncio
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from domain_support import ManualClock
 from ssm_status_reporter.domain.entry import Count
 from ssm_status_reporter.domain.limits import HEALTH_MS_MIN
 from ssm_status_reporter.host.clock import SystemClock
-from ssm_status_reporter.host.metrics import Exposition, MetricsServer, Readings
+from ssm_status_reporter.host.metrics import Exposition, MetricsFile, MetricsServer, Readings, UnreadableError
 from ssm_status_reporter.host.watchdog import Health, Pulse
 from ssm_support import free_port
 
@@ -102,6 +105,47 @@ async def test_a_scrape_that_is_never_answered_does_not_hold_up_a_stop() -> None
     done, _ = await asyncio.wait({task}, timeout=SECONDS_MAX)
     writer.close()
     assert done
+
+
+async def test_a_file_that_is_being_written_at_a_stop_is_removed_after_it(tmp_path: Path) -> None:
+    """A slow disk: the thread that writes is not cancelled, and does not put figures there that nobody removes."""
+    path, read = tmp_path / "reporter.prom", asyncio.Event()
+
+    async def reading() -> Readings:
+        read.set()
+        return readings({})
+
+    draft = tmp_path / ".reporter.prom.draft"
+    os.mkfifo(draft)  # opening it to write waits for who reads
+    file = asyncio.create_task(MetricsFile(path, reading, SystemClock()).run())
+    async with asyncio.timeout(SECONDS_MAX):
+        await read.wait()
+        await asyncio.sleep(0)
+        file.cancel()
+        await asyncio.sleep(0)
+        await asyncio.to_thread(draft.read_bytes)
+        await asyncio.wait({file})
+        await asyncio.get_running_loop().shutdown_default_executor()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 (asynchronous code)
+
+
+async def test_figures_that_cannot_be_read_are_no_fault_of_the_files_directory(tmp_path: Path) -> None:
+    """What is said tells why they cannot be read, and not to let the daemon write."""
+    read = asyncio.Event()
+
+    async def unreadable() -> Readings:
+        read.set()
+        raise UnreadableError("outbox.db: cannot be read (disk I/O error): check the disk")
+
+    with capture_logs() as said:
+        file = asyncio.create_task(MetricsFile(tmp_path / "reporter.prom", unreadable, SystemClock()).run())
+        async with asyncio.timeout(SECONDS_MAX):
+            await read.wait()
+        file.cancel()
+        await asyncio.wait({file})
+    (line,) = said
+    assert "check the disk" in line["error"]
+    assert "hint" not in line
 
 
 def test_a_loop_is_unhealthy_when_it_stood_still_while_it_had_something_to_do() -> None:

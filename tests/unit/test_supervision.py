@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from ssm_status_reporter.host.clock import SystemClock
 from ssm_status_reporter.host.systemd import ServiceManager
@@ -72,3 +75,27 @@ async def test_a_reporter_that_never_rests_has_a_status_line_and_is_asked_no_mor
         told.close()
     assert line == b"STATUS=1 associations, 0 pending"
     assert looks == 1
+
+
+def test_a_service_manager_that_reads_nothing_holds_nothing_up(tmp_path: Path) -> None:
+    """Its queue is full, for it hangs: it is not waited for, for the event loop would wait with it."""
+    address = str(tmp_path / "notify")
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hanging,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others,
+    ):
+        hanging.bind(address)
+        others.settimeout(0)
+        with suppress(BlockingIOError):
+            while True:
+                others.sendto(b"STATUS=another service", address)
+        manager = ServiceManager({"NOTIFY_SOCKET": address})
+        with capture_logs() as said:
+            telling = threading.Thread(target=manager.notify, kwargs={"WATCHDOG": 1}, daemon=True)
+            telling.start()
+            telling.join(SECONDS_MAX)
+        assert not telling.is_alive()
+        manager.close()
+    assert [(line["event"], line["error"]) for line in said] == [
+        ("the service manager cannot be told", "timed out")
+    ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,11 +43,7 @@ def emulator(host: str, port: int, faults: Path | None, ledger: Path | None) -> 
     except BadConfiguration as error:
         click.echo(error, err=True)
         raise SystemExit(ExitCode.BAD_CONFIGURATION) from None
-    try:
-        asyncio.run(_serve(plan, faults, host, port, ledger))
-    except OSError as error:
-        click.echo(f"emulator: cannot start at {host} port {port}: {error}", err=True)
-        raise SystemExit(ExitCode.UNAVAILABLE) from None
+    asyncio.run(_serve(plan, faults, host, port, ledger))
 
 
 def _read_plan(path: Path | None) -> FaultPlan:
@@ -71,7 +68,12 @@ async def _serve(plan: FaultPlan, faults: Path | None, host: str, port: int, led
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Emulator(plan, ledger_path=ledger, host=host, port=port) as endpoint:
+    async with AsyncExitStack() as stack:
+        try:
+            endpoint = await stack.enter_async_context(Emulator(plan, ledger_path=ledger, host=host, port=port))
+        except (OSError, UnicodeError) as error:  # the latter for what no name of a host can be
+            click.echo(f"emulator: cannot start at {host} port {port}: {error}", err=True)
+            raise click.exceptions.Exit(ExitCode.UNAVAILABLE) from None
         if faults is not None:  # without a plan to read, SIGHUP ends it as it ends others
             loop.add_signal_handler(signal.SIGHUP, _replan, endpoint, faults)
         click.echo(endpoint.url)

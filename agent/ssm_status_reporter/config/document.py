@@ -173,7 +173,7 @@ def _scalar(node: yaml.ScalarNode, position: Position) -> Scalar:
         construct = _constructor.construct_yaml_int if node.tag == _INTEGER else _constructor.construct_yaml_float
         try:
             return Scalar(text, construct(node), position)
-        except ValueError:  # looks like a number and is none, or has more digits than Python reads: a text
+        except (ValueError, OverflowError):  # looks like a number and is none, or is beyond Python's: a text
             return Scalar(text, text, position)
     raise _unwanted(f"the tag {node.tag} is not read here", position)
 

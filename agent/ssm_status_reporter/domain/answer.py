@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from ssm_status_reporter.domain.claim import sending_next
+from ssm_status_reporter.domain.claim import known, sending_next
 from ssm_status_reporter.domain.entry import (
     Acknowledged,
     Claim,
@@ -97,10 +97,9 @@ def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Pol
 
 def _is_known(entry: Entry, held: Report) -> bool:
     """Whether it is what we knew the service to hold, or sent there: ours came later, whatever its date."""
-    known = entry.sent if entry.acknowledged is None else (*entry.sent, entry.acknowledged.report)
     return any(
         report.same_as(held, Comparison.STATUS_AND_MESSAGE) and held.observed_at_ms <= report.observed_at_ms
-        for report in known
+        for report in known(entry)
     )
 
 
@@ -154,5 +153,5 @@ _ENDED: Final = {
 
 
 def _newest(one_ms: int | None, other_ms: int | None, now: Now) -> int | None:
-    known = [ms for ms in (one_ms, other_ms) if ms is not None and ms <= now.wall_ms]
-    return max(known) if known else one_ms
+    evidence = [ms for ms in (one_ms, other_ms) if ms is not None and ms <= now.wall_ms]
+    return max(evidence) if evidence else one_ms

@@ -78,11 +78,11 @@ def _asks(entry: Entry, pending: Pending, now: Now, policy: Policy) -> bool:
         return True
     if pending.tried:
         return now.wall_ms - pending.report.observed_at_ms > ASK_AGAIN_AFTER_MS
-    if entry.unsure and any(report.same_as(pending.report, policy.comparison) for report in _known(entry)):
+    if entry.unsure and any(report.same_as(pending.report, policy.comparison) for report in known(entry)):
         return True
     return entry.acknowledged is None and policy.asks_first and pending.asks == 0
 
 
-def _known(entry: Entry) -> tuple[Report, ...]:
+def known(entry: Entry) -> tuple[Report, ...]:
     """What the service may hold, as far as we have a part in it."""
     return entry.sent if entry.acknowledged is None else (*entry.sent, entry.acknowledged.report)

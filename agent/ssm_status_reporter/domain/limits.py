@@ -134,6 +134,8 @@ EVENTS_PER_DRAIN_MAX: Final = 1024
 """Events of inotify read before what they tell of is looked at: about 8 ms. The kernel keeps the others."""
 
 # The service manager.
+NOTIFY_SECONDS_MAX: Final = 0.1
+"""So long is waited for room in its queue, which others fill too: the event loop waits meanwhile."""
 STATUS_SECONDS_MIN: Final = 5.0
 """The status line is brought up to date no more often."""
 TOLD_AFTER_SECONDS: Final = 0.05
@@ -211,7 +213,8 @@ METRICS_TEXTFILE_SECONDS: Final = 15
 METRICS_RETRY_SECONDS: Final = 60
 """How often an address to serve metrics at is tried again."""
 METRICS_STOP_SECONDS_MAX: Final = 1.0
-"""Scrapes under way get so long to be answered at SIGTERM; the calls to the service wait behind them."""
+"""Scrapes under way get so long to be answered at SIGTERM, and a file to be written; the calls to the service wait
+behind them."""
 HEALTH_MS_MIN: Final = 10 * 1000
 """A loop that got no further for so long, with something to do, is unhealthy: the outbox tries again every second."""
 

@@ -89,7 +89,7 @@ def _incomplete(authorization: str, date: str | None) -> ServiceError:
     """What an Authorization header lacks, all of it, as the service lists it."""
     if not authorization.startswith(_ALGORITHM):
         return ServiceError(
-            "IncompleteSignatureException", f"Unsupported AWS 'algorithm': '{authorization.split(maxsplit=1)[0]}'"
+            "IncompleteSignatureException", f"Unsupported AWS 'algorithm': '{authorization.partition(' ')[0]}'"
         )
     lacks = [
         f"Authorization header requires '{parameter}' parameter."

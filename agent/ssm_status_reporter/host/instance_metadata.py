@@ -23,6 +23,8 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from ssm_status_reporter.config.errors import UnacceptableError
+from ssm_status_reporter.config.texts import endpoint_url, without_credentials
 from ssm_status_reporter.domain.limits import (
     METADATA_ATTEMPTS_MAX,
     METADATA_BYTES_MAX,
@@ -79,6 +81,13 @@ async def identity_document(environment: Mapping[str, str], clock: Clock) -> Doc
     if environment.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         raise NoMetadataError("the instance metadata service was not asked: AWS_EC2_METADATA_DISABLED is true")
     url = endpoint(environment)
+    try:
+        endpoint_url(url)
+    except UnacceptableError as error:
+        raise NoMetadataError(
+            f"AWS_EC2_METADATA_SERVICE_ENDPOINT {error}: {without_credentials(url)}"
+            + (f" ({error.hint})" if error.hint else "")
+        ) from error
     # Half of it for connecting, so that nobody there is told apart from somebody who does not answer.
     timeout = aiohttp.ClientTimeout(total=METADATA_TIMEOUT_MS / 1000, sock_connect=METADATA_TIMEOUT_MS / 2000)
     # trust_env=False: no proxy.
@@ -111,13 +120,11 @@ async def _persistently(ask: Callable[[], Awaitable[_Answer]], clock: Clock) -> 
 async def _exchange(
     session: aiohttp.ClientSession, method: str, url: str, path: str, headers: Mapping[str, str]
 ) -> _Answer:
-    """One request. Raises `_PassingError`, and `NoMetadataError` for an address that is none."""
+    """One request. Raises `_PassingError`."""
     where = f"the instance metadata service at {url}"
     try:
         async with session.request(method, url + path, headers=headers, allow_redirects=False) as response:
             return _Answer(response.status, await _body(response.content))
-    except aiohttp.InvalidURL as error:
-        raise NoMetadataError(f"AWS_EC2_METADATA_SERVICE_ENDPOINT is no URL: {url}") from error
     except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
         reason = (
             f"no connection within {METADATA_TIMEOUT_MS // 2} ms"

@@ -11,6 +11,7 @@ Own code because it is one ``sendto``: the packages that offer it need systemd's
 Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL, systemd.exec(5) for $JOURNAL_STREAM.
 """
 
+import json
 import os
 import re
 import socket
@@ -68,6 +69,14 @@ class JournalLogger:
     debug = info = warning = error = critical = exception = log = msg
 
 
+def json_text(value: object) -> str:
+    """The value as JSON, what it does not have as text; half of a surrogate pair (a file's name) as its escape."""
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    except UnicodeEncodeError:
+        return json.dumps(value, default=str)
+
+
 def entry(line: str, fields: Mapping[str, object]) -> bytes:
     """The datagram: the line, its priority, and every field that has a value."""
     level = fields.get("level")
@@ -85,7 +94,7 @@ def _texts(fields: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for name, value in fields.items():
         if value is not None and name not in {"timestamp", "level", "exc_info"}:
             safe = _NOT_IN_NAMES.sub("_", f"SSM_{name.upper()}")[:FIELD_NAME_CHARS_MAX]
-            yield safe, value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+            yield safe, value if isinstance(value, str) else json_text(value)
 
 
 def _field(name: str, text: str) -> bytes:

@@ -13,10 +13,9 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TextIO
 
-import msgspec
 import structlog
 
-from ssm_status_reporter.host.journald import SOCKET, JournalLogger, is_journal
+from ssm_status_reporter.host.journald import SOCKET, JournalLogger, is_journal, json_text
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -62,7 +61,7 @@ def configure(level: str, form: str, stream: TextIO | None = None, journal: str 
 
 def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
-    return msgspec.json.encode({**first, **event}, enc_hook=str).decode()
+    return json_text({**first, **event})
 
 
 def _with_fields(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
@@ -89,6 +88,9 @@ class _Library(logging.Handler):
     """Hands the libraries' warnings over."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().log(
-            record.levelno, record.getMessage(), library=record.name, exc_info=record.exc_info or None
-        )
+        try:
+            structlog.get_logger().log(
+                record.levelno, record.getMessage(), library=record.name, exc_info=record.exc_info or None
+            )
+        except Exception:  # noqa: BLE001 (as every handler: a mistake in a warning must not end what warned)
+            self.handleError(record)

@@ -211,17 +211,11 @@ class MetricsFile:
         try:
             while True:
                 try:
-                    text = self._exposition.text(await self._read())
-                    await asyncio.to_thread(_replace, self._path, text)
+                    await self._write(self._exposition.text(await self._read()))
                 except (OSError, UnreadableError) as error:
                     if not said:
                         said = True
-                        log.error(  # noqa: TRY400 (as above)
-                            "the metrics file cannot be written: it is tried again, and everything else goes on",
-                            path=str(self._path),
-                            error=str(error),
-                            hint="let the daemon write in its directory (ReadWritePaths= of the unit)",
-                        )
+                        self._say_unwritten(error)
                 else:
                     if said:
                         log.info("the metrics file is written again", path=str(self._path))
@@ -230,6 +224,24 @@ class MetricsFile:
         finally:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
+
+    async def _write(self, text: bytes) -> None:
+        writing = asyncio.ensure_future(asyncio.to_thread(_replace, self._path, text))
+        try:
+            await asyncio.shield(writing)
+        finally:
+            # Nothing cancels the thread: what it is about to put there must be there before it is removed.
+            await asyncio.wait({writing}, timeout=METRICS_STOP_SECONDS_MAX)
+
+    def _say_unwritten(self, error: OSError | UnreadableError) -> None:
+        # What cannot be read says itself what to do.
+        write = {"hint": "let the daemon write in its directory (ReadWritePaths= of the unit)"}
+        log.error(
+            "the metrics file cannot be written: it is tried again, and everything else goes on",
+            path=str(self._path),
+            error=str(error),
+            **(write if isinstance(error, OSError) else {}),
+        )
 
 
 def _replace(path: Path, text: bytes) -> None:

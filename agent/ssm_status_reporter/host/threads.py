@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from ssm_status_reporter.domain.limits import BLOCKING_THREADS_MAX
@@ -37,6 +38,7 @@ class DispensableThreads(ThreadPoolExecutor):
     def leave(self, code: int) -> None:
         """End the process if something still blocks: the interpreter's own end would wait for it."""
         if self._busy:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):  # a full disk below them: what is left is lost, and the process ends
+                    stream.flush()
             os._exit(code)

@@ -26,6 +26,8 @@ FILE_MODE: Final = 0o640
 DIRECTORY_MODE: Final = 0o750
 _ENDINGS: Final = ("", "-wal", "-shm")
 """Of the files that are a database."""
+_NOT_UTF_8: Final = "Could not decode to UTF-8"
+"""The sqlite3 module's own error, of a text that is none: SQLite has no sums of what it stores, and no name for it."""
 WRITE_REMEDY: Final = "make room on the disk, and its file system writable"
 
 
@@ -73,7 +75,14 @@ def migrations() -> tuple[Migration, ...]:
 def is_broken(error: sqlite3.Error) -> bool:
     """Whether the file itself is damaged, as opposed to the disk being full or busy."""
     name = getattr(error, "sqlite_errorname", "") or ""
-    return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or str(error).startswith(_NOT_UTF_8)
+
+
+def damage(found: str) -> sqlite3.DatabaseError:
+    """The error of a file that SQLite reads, and that cannot be what was written; for which `is_broken`."""
+    error = sqlite3.DatabaseError(found)
+    error.sqlite_errorname = "SQLITE_CORRUPT"
+    return error
 
 
 def is_full(error: sqlite3.Error) -> bool:
@@ -150,9 +159,7 @@ def _free_name(first: Path) -> Path:
 def _check(connection: sqlite3.Connection) -> None:
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        error = sqlite3.DatabaseError(f"quick_check: {verdict}")
-        error.sqlite_errorname = "SQLITE_CORRUPT"
-        raise error
+        raise damage(f"quick_check: {verdict}")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, versions: tuple[Migration, ...]) -> None:

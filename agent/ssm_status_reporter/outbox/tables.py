@@ -14,6 +14,7 @@ from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, Counts, Entry, State
 from ssm_status_reporter.domain.limits import ROWS_IN_MEMORY_MAX
 from ssm_status_reporter.domain.sighting import Sighting
+from ssm_status_reporter.outbox.database import damage
 from ssm_status_reporter.outbox.dead_letters import DeadLetters
 
 FACT_COMPARISON: Final = "comparison"
@@ -21,7 +22,7 @@ FACT_COMPARISON: Final = "comparison"
 FACT_NODE: Final = "node"
 """Which node this is, as JSON."""
 
-_ENTRY: Final = msgspec.json.Decoder(Entry)
+_DECODER: Final = msgspec.json.Decoder(Entry)
 _JSON: Final = msgspec.json.Encoder()
 
 
@@ -53,7 +54,7 @@ class Tables:
             "SELECT entry FROM association WHERE instance_id = ? AND document = ?",
             (association.instance_id, association.document),
         ).fetchone()
-        return Entry(association) if row is None else _ENTRY.decode(row[0])
+        return Entry(association) if row is None else _entry(row[0])
 
     def store(self, entry: Entry, first_reconcile_ms: int | None = None) -> None:
         """Write the entry. ``first_reconcile_ms`` (steady) counts only for one that is new here."""
@@ -83,7 +84,7 @@ class Tables:
     def entries(self) -> Iterator[Entry]:
         """Every entry, by node and document."""
         rows = self._execute("SELECT entry FROM association ORDER BY instance_id, document")
-        return (_ENTRY.decode(text) for (text,) in rows)
+        return (_entry(text) for (text,) in rows)
 
     def unsettled(self) -> Iterator[Entry]:
         """Every entry with a report to deliver or a call out; each may be stored before the next is taken."""
@@ -92,7 +93,7 @@ class Tables:
             "SELECT id, entry FROM association WHERE id > ? AND (busy = 1 OR state IN (?, ?, ?)) ORDER BY id LIMIT ?",
             (last_id, State.PENDING, State.IN_FLIGHT, State.PARKED, ROWS_IN_MEMORY_MAX),
         ).fetchall():
-            yield from (_ENTRY.decode(row[1]) for row in rows)
+            yield from (_entry(row[1]) for row in rows)
             last_id = rows[-1][0]
 
     def due(self, now_ms: int, rows_max: int) -> list[Entry]:
@@ -102,7 +103,7 @@ class Tables:
             "ORDER BY due_ms LIMIT ?",
             (now_ms, rows_max),
         )
-        return [_ENTRY.decode(row[0]) for row in rows]
+        return [_entry(row[0]) for row in rows]
 
     def next_due_ms(self) -> int | None:
         """When the next report will be due, steady; None when none waits."""
@@ -120,7 +121,7 @@ class Tables:
         if row is None:
             return None
         self._execute("UPDATE association SET probed_ms = ? WHERE id = ?", (now_ms, row[0]))
-        return _ENTRY.decode(row[1])
+        return _entry(row[1])
 
     def hold_back(self, association: Association) -> None:
         """Keep a due entry out of `due` until its node is released."""
@@ -142,7 +143,7 @@ class Tables:
             "ORDER BY reconcile_ms LIMIT ?",
             (now_ms, rows_max),
         )
-        return [_ENTRY.decode(row[0]) for row in rows]
+        return [_entry(row[0]) for row in rows]
 
     def next_reconcile_ms(self) -> int | None:
         """When the next entry is to be compared, steady."""
@@ -279,3 +280,12 @@ class Tables:
     def put_fact(self, name: str, value: str) -> None:
         """Remember it."""
         self._execute("INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)", (name, value))
+
+
+def _entry(text: str) -> Entry:
+    try:
+        return _DECODER.decode(text)
+    except msgspec.ValidationError:
+        raise  # whole, and none of ours: a defect
+    except msgspec.DecodeError as error:
+        raise damage(f"an entry cannot be read: {error}") from error

@@ -34,6 +34,8 @@ ENDPOINT: Final = "endpoint"
 CLOCK: Final = "clock"
 PERMISSION: Final = "permission"
 NODE: Final = "node"
+_UNANSWERED: Final = frozenset({Scope.CREDENTIALS, Scope.CLOCK, Scope.ENDPOINT})
+"""Scopes of failures that come before the permission is looked at."""
 _UNKNOWN: Final = "mend what is amiss above, then run doctor again"
 _SKEWED: Final = (
     "start time synchronisation (chrony, systemd-timesyncd); the daemon corrects its signatures meanwhile"
@@ -71,7 +73,7 @@ def answer_findings(
         yield _amiss(NODE, problem)
     if isinstance(answer, NotToBeHad):
         yield _amiss(PERMISSION, answer.problem)
-    elif isinstance(answer, Unreachable | Unavailable | Throttled) or refused in {Scope.CREDENTIALS, Scope.CLOCK}:
+    elif isinstance(answer, Unreachable | Unavailable | Throttled) or refused in _UNANSWERED:
         yield amiss(PERMISSION, "not known: the question was not answered", _UNKNOWN)
     elif refused is Scope.PERMISSION and problem is not None:
         yield _amiss(PERMISSION, problem)
@@ -81,12 +83,13 @@ def answer_findings(
 
 
 def _reached(answer: Answer, address: str) -> Iterator[Finding]:
-    if isinstance(answer, Unreachable | Unavailable | Throttled):
-        yield _amiss(ENDPOINT, answer.problem, f"{address}: ")
-    elif isinstance(answer, Withheld) and answer.problem.request_id is None and answer.scope is Scope.CREDENTIALS:
-        yield amiss(ENDPOINT, f"{address}: not asked, without credentials", _UNKNOWN)
-    else:
-        yield fine(ENDPOINT, f"{address} answers")
+    match answer:
+        case Unreachable(problem) | Unavailable(problem) | Throttled(problem) | Withheld(Scope.ENDPOINT, problem):
+            yield _amiss(ENDPOINT, problem, f"{address}: ")
+        case Withheld(Scope.CREDENTIALS, Problem(request_id=None)):
+            yield amiss(ENDPOINT, f"{address}: not asked, without credentials", _UNKNOWN)
+        case _:
+            yield fine(ENDPOINT, f"{address} answers")
 
 
 def _amiss(check: str, problem: Problem, before: str = "") -> Finding:

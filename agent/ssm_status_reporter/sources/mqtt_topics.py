@@ -99,7 +99,7 @@ class Topics:
     @property
     def reporter(self) -> str:
         """Where this daemon's state is kept."""
-        return f"{self.prefix}/{self.instance_id}/reporter"
+        return self.of(self.instance_id, "reporter")
 
     def of(self, node: str, kind: str) -> str:
         """A topic of another kind, for a node."""

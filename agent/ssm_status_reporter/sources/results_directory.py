@@ -30,8 +30,6 @@ from ssm_status_reporter.sources.spool_reader import SOURCE, Settings
 from ssm_status_reporter.sources.spool_session import SpoolSession
 from ssm_status_reporter.sources.spool_watch import SpoolWatch
 
-_TOLD_BY_INOTIFY: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
-"""Reasons not to have the directory whose end is an event."""
 _HINTS: Final = {
     errno.ENOENT: "create it, writable for the group ssm-status-reporter; it will be noticed",
     errno.ENOTDIR: "put a directory there, writable for the group ssm-status-reporter; it will be noticed",
@@ -72,7 +70,8 @@ class ResultsDirectory:
                 except OSError as error:
                     self._say_unusable(error)
                     watching()
-                    await self._relook.until_displaced(watch, told=error.errno in _TOLD_BY_INOTIFY)
+                    # Not even that it is there is always an event: its file system may be mounted.
+                    await self._relook.until_displaced(watch, told=False)
                     continue
                 self._said = None
                 self._relook.begin_anew()

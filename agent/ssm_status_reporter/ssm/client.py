@@ -41,7 +41,7 @@ from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.ports import Clock
 from ssm_status_reporter.ssm.answer import Break, broken_off, describe_answer, update_outcome
 from ssm_status_reporter.ssm.codes import Operation
-from ssm_status_reporter.ssm.credentials import Credentials, NoKeysError
+from ssm_status_reporter.ssm.credentials import SDK_FAILURES, Credentials, NoKeysError
 from ssm_status_reporter.ssm.reply import Reply, skew_ms
 from ssm_status_reporter.ssm.request import describe_body, update_body
 from ssm_status_reporter.ssm.settings import ClientSettings
@@ -145,10 +145,10 @@ class SsmClient:
             return self._transport or await self._opened(), await self._credentials.keys()
         except NoKeysError as error:
             return _withheld(Scope.CREDENTIALS, error.code, str(error))
-        except (BotoCoreError, ValueError) as error:
-            return _unusable(error)
         except OSError as error:
             return _unreadable(error)
+        except SDK_FAILURES as error:
+            return _unusable(error)
 
     async def _opened(self) -> Transport:
         async with self._opening:
@@ -218,5 +218,6 @@ def _unreadable(error: OSError) -> Withheld:
 
 
 def _withheld(scope: Scope, code: str, detail: str) -> Withheld:
-    remedy = CREDENTIALS_HINT if scope is Scope.CREDENTIALS else "check aws.* and the AWS_* environment variables"
+    settings = "check aws.*, the AWS_* environment variables and the SDK's configuration file (~/.aws/config)"
+    remedy = CREDENTIALS_HINT if scope is Scope.CREDENTIALS else settings
     return Withheld(scope, Problem(code, plain(detail), None, remedy))

@@ -96,9 +96,12 @@ class Credentials:
                 if self._outdated():
                     await self._load()
         try:
-            return await self._loaded.get_frozen_credentials()
-        except _FAILURES as error:
+            keys = await self._loaded.get_frozen_credentials()
+        except SDK_FAILURES as error:
             raise _no_keys(error) from error
+        if not _are_texts(keys):
+            raise NoKeysError("MalformedCredentials", f"the keys given by {self._loaded.method} are no texts")
+        return keys
 
     async def origin(self) -> Origin:
         """Where the keys come from, and until when they hold; loads and raises as :meth:`keys` does."""
@@ -125,7 +128,7 @@ class Credentials:
         try:
             found = await AioSession(profile=self._profile).get_credentials()
             torn = await self._torn(found, version)
-        except _FAILURES as error:
+        except SDK_FAILURES as error:
             if self._loaded is None:
                 raise _no_keys(error) from error
             found, torn = None, plain(str(error))
@@ -152,9 +155,23 @@ class Credentials:
         return None
 
 
-_FAILURES: Final = (BotoCoreError, ClientError, OSError, RuntimeError, ValueError, KeyError)
-"""What the chain raises for what it finds: its own errors, a role that may not be assumed, an unreadable file,
-keys renewed and expired nevertheless, a metadata service that answers nonsense."""
+SDK_FAILURES: Final = (
+    *(BotoCoreError, ClientError, OSError, RuntimeError),
+    *(ValueError, KeyError, TypeError, AttributeError),
+)
+"""What the SDK raises for what it finds: its own errors, a role that may not be assumed, an unreadable file, keys
+renewed and expired nevertheless; and what comes of values that it takes as they are: a metadata service that answers
+nonsense, an empty value or a section where its configuration file should have a text."""
+
+
+def _are_texts(keys: Any) -> bool:
+    """Whether they can be signed with: the SDK hands on whatever a metadata service gives."""
+    try:
+        for part in (keys.access_key, keys.secret_key, keys.token or ""):
+            part.encode()
+    except (AttributeError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _no_keys(error: Exception) -> NoKeysError:

@@ -1,8 +1,8 @@
 """The files that hold shared credentials, watched: keys that appear or change are used at once, not at the next probe.
 
 Rules:
-  * The shared credentials file and the SDK's configuration file, each under its name and where its name leads: a file
-    that is created, rewritten, renamed over or given to read, and a directory that appears, are noticed by inotify.
+  * The shared credentials file and the SDK's configuration file: one that is created, rewritten, renamed over or given
+    to read, and a directory that appears, are noticed by inotify.
   * Where inotify cannot tell (a directory that may not be read, no watches left), the files are looked at now and
     then: at growing intervals, bounded.
   * A file that is written to without end is tried now and then, not without end.
@@ -73,16 +73,12 @@ class CredentialsWatch:
 
     def _open(self, stack: ExitStack) -> PathWatch | None:
         try:
-            watch = stack.enter_context(PathWatch(*self._names(), of_themselves=Mask.CLOSE_WRITE | Mask.ATTRIB))
+            watch = stack.enter_context(PathWatch(*self._files, of_themselves=Mask.CLOSE_WRITE | Mask.ATTRIB))
         except OSError as error:
             self._say_unwatched(error.errno)
             return None
         self._say_unwatched(None if watch.sees_all else errno.EACCES)
         return watch
-
-    def _names(self) -> list[str]:
-        """The files by name, and where their names lead."""
-        return list(dict.fromkeys(path for name in self._files for path in (name, os.path.realpath(name))))
 
     def _look(self) -> dict[str, _Version | None]:
         return {path: _version(path) for path in self._files}

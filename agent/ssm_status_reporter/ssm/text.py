@@ -29,14 +29,14 @@ _NAMED_SECRET: Final = re.compile(
     re.IGNORECASE,
 )
 _LONG_RUN: Final = re.compile(rf"[A-Za-z0-9+/=_%-]{{{TOKEN_CHARS_MIN},}}")
-_USER_INFO: Final = re.compile(r"(\w+://)[^/\s@]+@")
+_USER_INFO: Final = re.compile(r"://[^/\s@]+@")
 
 
 def plain(text: str) -> str:
     """The text on one printable line, without secrets, at most ``ERROR_TEXT_CHARS_MAX`` characters."""
     line = printable(text[:READ_CHARS_MAX])
     line = _NAMED_SECRET.sub(rf"\1\2{MASK}", line)
-    line = _USER_INFO.sub(rf"\1{MASK}@", line)
+    line = _USER_INFO.sub(f"://{MASK}@", line)
     line = _LONG_RUN.sub(MASK, line)
     if len(line) <= ERROR_TEXT_CHARS_MAX:
         return line

@@ -122,7 +122,7 @@ class Transport:
         self._templates: dict[Operation, _Template] = {}
 
     async def open(self) -> None:
-        """Let the SDK make what a call needs. Raises BotoCoreError or ValueError for settings it cannot use."""
+        """Let the SDK make what a call needs. Raises `SDK_FAILURES` for settings it cannot use."""
         client = await self._resources.enter_async_context(self._client())
         for operation, arguments in _PATTERN.items():
             call = (

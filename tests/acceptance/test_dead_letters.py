@@ -134,6 +134,22 @@ async def test_a_retry_that_is_refused_again_is_a_letter_again(tmp_path: Path) -
             assert_balanced(site.state())
 
 
+async def test_what_its_runner_repeated_is_retried_all_the_same(tmp_path: Path) -> None:
+    """A runner that reports the refused status at every run keeps no retry from sending it."""
+    async with Emulator(REFUSING) as emulator:
+        site = Site(tmp_path, emulator.url)
+        async with site.daemon() as daemon:
+            await bury(site, daemon, "Doc")
+            site.drop("Doc", "Failed", "refused")
+            await daemon.state(lambda state: state["counters"]["suppressed_unchanged"] == 1, "seen again")
+            emulator.faults = FaultPlan()
+            ended = await site.run("dead-letters", "retry", "--all")
+            assert "will be sent again" in ended.output
+            state = await daemon.state(lambda state: state["counters"]["delivered"] == 1, "delivered")
+            assert held(emulator, "Doc") == ("Failed", "refused")
+            assert_balanced(state)
+
+
 @pytest.mark.parametrize("running", [True, False], ids=["daemon running", "daemon stopped"])
 async def test_a_retry_never_overwrites_something_newer(tmp_path: Path, *, running: bool) -> None:
     """After a newer status of that association was delivered, retry says so, sends nothing and drops the letter."""

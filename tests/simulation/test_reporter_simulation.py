@@ -40,6 +40,7 @@ from simulation_support import (
     Call,
     ScriptedService,
     Simulation,
+    as_usual,
     simulation,
 )
 from ssm_status_reporter.domain.association import Association
@@ -516,6 +517,74 @@ async def test_a_denied_document_is_held_first_and_everything_after_several(path
         await sim.run_for(10 * MINUTE)
         assert delivered(sim, OTHERS, "Success")
         assert delivered(sim, [SICK], "Failed")
+
+
+async def test_what_a_question_is_answered_does_not_open_the_permission_for_updates(path: Path) -> None:
+    """Updates are denied, and the service knows one of the nodes no more: that says nothing of updates (rule 10)."""
+    async with simulation(path, policy=ASKING) as sim:
+        invalid, denied = Withheld(Scope.NODE, PROBLEM), Withheld(Scope.PERMISSION, PROBLEM)
+
+        def script(call: Call) -> Outcome | None:
+            if call.association.instance_id == OTHER_NODE:
+                return invalid
+            return denied if call.is_update else None
+
+        sim.service.script = script
+        await sim.observe("Failed", *DOCUMENTS, *ELSEWHERE)
+        await sim.run_for(MINUTE)
+        hold = sim.reporter.holds.find(Scope.PERMISSION, EVERYTHING)
+        assert hold is not None
+        await sim.run_until(HOUR)
+        standing = sim.reporter.holds.find(Scope.PERMISSION, EVERYTHING)
+        assert standing is not None
+        assert standing.since_ms == hold.since_ms
+        assert len(sim.service.calls) <= 120
+        sim.service.script = as_usual
+        await sim.run_until(2 * HOUR)
+        assert delivered(sim, DOCUMENTS + ELSEWHERE, "Failed")
+        assert list(sim.reporter.holds) == []
+
+
+async def test_a_denied_document_is_probed_by_a_new_daemon(path: Path) -> None:
+    """After a restart no report waits for a hold that nobody sees: it is found again at once, or is over (rule 10)."""
+    clock = ManualClock()
+
+    def denied(_: Call) -> Outcome:
+        return Withheld(Scope.PERMISSION, PROBLEM)
+
+    async with simulation(path, clock=clock, hold_jitter=lambda: 0.99) as sim:
+        sim.service.script = denied
+        await sim.observe("Failed", SICK)
+        await sim.run_for(10 * MINUTE)
+        hold = sim.reporter.holds.find(Scope.PERMISSION, SICK)
+        assert hold is not None
+        assert hold.next_probe_ms > clock.now().steady_ms + MINUTE
+    clock.restart()
+    async with simulation(path, clock=clock) as sim:
+        sim.service.script = denied
+        await sim.run_for(SECOND)
+        assert sim.reporter.holds.find(Scope.PERMISSION, SICK) is not None
+        assert [call.association for call in sim.service.calls] == [SICK]
+    clock.restart()
+    async with simulation(path, clock=clock) as sim:
+        await sim.run_for(SECOND)
+        assert delivered(sim, [SICK], "Failed")
+
+
+async def test_a_new_daemon_keeps_the_time_that_the_service_named_for_a_denied_document(path: Path) -> None:
+    """A hold that outlives a Retry-After hint is probed no sooner after a restart (rule 9)."""
+    clock = ManualClock()
+    async with simulation(path, clock=clock) as sim:
+        answers: Iterator[Outcome] = iter([Withheld(Scope.PERMISSION, PROBLEM), Throttled(PROBLEM, 10 * MINUTE)])
+        sim.service.script = lambda _: next(answers)
+        await sim.observe("Failed", SICK)
+        await sim.run_for(MINUTE)
+        assert sim.reporter.holds.find(Scope.PERMISSION, SICK) is not None
+        assert len(sim.service.calls) == 2
+    clock.restart()
+    async with simulation(path, clock=clock) as sim:
+        await sim.run_for(5 * MINUTE)
+        assert sim.service.calls == []
 
 
 async def test_a_denied_question_never_holds_updates(path: Path) -> None:

@@ -18,6 +18,7 @@ from domain_support import (
     acknowledged,
     at,
     ends_of,
+    look,
     report,
     result,
     seen,
@@ -40,6 +41,7 @@ from ssm_status_reporter.domain.entry import (
     pending_of,
 )
 from ssm_status_reporter.domain.limits import BUSY_BACKOFF_MS_MAX, PARKED_JITTER_SHARE
+from ssm_status_reporter.domain.observation import Finding
 from ssm_status_reporter.domain.outcome import (
     Busy,
     Delivered,
@@ -419,6 +421,23 @@ def test_an_old_dead_letter_is_asked_about_before_it_goes_out_again() -> None:
     """Somebody else may have written something newer since: a retry never overwrites it (rule 5)."""
     again = revived(buried(), report("Failed", at_ms=1), "dead-letters", at(HOUR), POLICY).entry
     assert claimed(again, at(HOUR), POLICY)[1].step is Step.ASK
+
+
+def test_a_dead_letter_that_was_observed_again_is_tried_again_with_the_newer_date() -> None:
+    """A runner that repeats its status makes no news, and does not outdate the letter."""
+    entry = seen(buried(), result("Failed", at_ms=100), result("Failed", at_ms=150), now=at(150))
+    again = revived(entry, report("Failed", at_ms=1), "dead-letters", at(200), POLICY)
+    assert pending_of(again.entry).report == report("Failed", at_ms=150)
+    assert ends_of(again.counts) == {Count.DEAD: -1}
+
+
+def test_a_stale_dead_letter_leaves_nothing_dead_behind() -> None:
+    """What the service was found to hold is newer: the letter is gone, and an equal result is news again."""
+    entry = replace(buried(), latest_ms=START_MS + 100)
+    again = revived(entry, report("Failed", at_ms=1), "dead-letters", at(200), POLICY)
+    assert ends_of(again.counts) == {Count.DEAD: -1, Count.SUPPRESSED_STALE: 1}
+    assert again.entry.dead is None
+    assert look(again.entry, result("Failed", at_ms=300), at(300)).finding is Finding.NEWS
 
 
 def test_a_dead_letter_is_stale_when_something_newer_is_known() -> None:

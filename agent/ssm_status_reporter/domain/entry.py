@@ -103,9 +103,7 @@ class Acknowledged(Struct, frozen=True):
 
     def ours(self, wall_ms: int) -> Report:
         """Our newest report that is equal to it. A date in the future is no evidence."""
-        if self.seen_at_ms is None or not self.report.observed_at_ms < self.seen_at_ms <= wall_ms:
-            return self.report
-        return replace(self.report, observed_at_ms=self.seen_at_ms)
+        return _seen_again(self.report, self.seen_at_ms, wall_ms)
 
 
 class Pending(Struct, frozen=True):
@@ -139,6 +137,16 @@ class Dead(Struct, frozen=True):
     report: Report
     cause: Cause
     parked_from_ms: int
+    seen_at_ms: int | None = None
+    """When a result was last observed that is equal to it and newer; wall time."""
+
+    def seen(self, at_ms: int) -> "Dead":
+        """An equal result was observed then."""
+        return replace(self, seen_at_ms=at_ms)
+
+    def latest(self, wall_ms: int) -> Report:
+        """The newest report that is equal to it. A date in the future is no evidence."""
+        return _seen_again(self.report, self.seen_at_ms, wall_ms)
 
 
 class LastError(Struct, frozen=True):
@@ -260,6 +268,12 @@ class Settled(Struct, frozen=True):
     counts: Counts = ()
     then: Claim | None = None
     buried: Buried | None = None
+
+
+def _seen_again(report: Report, seen_at_ms: int | None, wall_ms: int) -> Report:
+    if seen_at_ms is None or not report.observed_at_ms < seen_at_ms <= wall_ms:
+        return report
+    return replace(report, observed_at_ms=seen_at_ms)
 
 
 def pending_of(entry: Entry) -> Pending:

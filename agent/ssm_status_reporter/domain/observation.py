@@ -80,7 +80,8 @@ def _if_unchanged(entry: Entry, result: Result, report: Report, now: Now, policy
         later = replace(entry, pending=replace(pending, report=report, served=known, writer=writer))
         return Observed(later, Finding.UNCHANGED, counts)
     if pending is None and entry.dead is not None and _still_dead(entry.dead, report, now, policy):
-        return Observed(entry, Finding.UNCHANGED, counts)
+        # The newer date goes along: a retry of it is not older than what is known.
+        return Observed(replace(entry, dead=entry.dead.seen(report.observed_at_ms)), Finding.UNCHANGED, counts)
     acknowledged = entry.acknowledged
     if _writer(pending, result) is Writer.SECOND:
         return None

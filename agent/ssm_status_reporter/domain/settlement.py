@@ -68,6 +68,9 @@ def settled(entry: Entry, claim: Claim, outcome: Outcome, now: Now, chance: floa
 def revived(entry: Entry, report: Report, source: str, now: Now, policy: Policy) -> Settled:
     """A dead letter is to be tried again, unless something newer is known or pending."""
     back: Counts = ((Count.DEAD, -1),)
+    if entry.dead is not None and entry.dead.report == report:
+        report = entry.dead.latest(now.wall_ms)
+        entry = replace(entry, dead=None)  # its letter is gone, whatever comes of it
     newer = entry.latest_ms is not None and report.observed_at_ms < entry.latest_ms <= now.wall_ms
     if newer or entry.pending is not None:
         return Settled(entry, (*back, (Count.SUPPRESSED_STALE, 1)))

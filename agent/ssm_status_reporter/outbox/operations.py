@@ -198,9 +198,15 @@ class Operations:
         """What another process left is settled; how many reports are to be delivered."""
         now = self._clock.now()
         waiting = 0
+        probes_ms = {
+            Association(hold.instance_id, hold.document): hold.next_probe_ms
+            for hold in tables.holds()
+            if hold.instance_id is not None and hold.document is not None
+        }
         tables.remove_holds()
         for entry in tables.unsettled():
-            result = recovered(entry, now, self.policy)
+            freed = _freed(entry, probes_ms.get(entry.association), now.steady_ms)
+            result = recovered(freed, now, self.policy)
             tables.store(result.entry)
             tables.count(result.counts)
             waiting += result.entry.pending is not None
@@ -221,6 +227,11 @@ class Operations:
             tables.reconcile_all(now_ms + round(self._chance() * RECONCILE_START_MS_MAX))
         else:
             self.replan(tables)
+
+
+def _freed(entry: Entry, probe_ms: int | None, now_ms: int) -> Entry:
+    """Of its own hold, if it waits for that one's probe: a new process neither shows the hold nor hurries it."""
+    return structs.replace(entry, retry_at_ms=now_ms) if entry.retry_at_ms == probe_ms else entry
 
 
 def _shown(hold: Hold) -> HoldRow:

@@ -47,7 +47,7 @@ endif
 	@test -e $(DESTDIR)/etc/ssm-status-reporter/environment || \
 		install -D -m 600 packaging/proxy.env $(DESTDIR)/etc/ssm-status-reporter/environment
 ifeq ($(DESTDIR),)
-	@if test -d /run/systemd/system; then systemctl daemon-reload && systemctl try-restart $(UNIT); fi
+	@if test -d /run/systemd/system; then systemctl daemon-reload && systemctl "$$(packaging/setup renewal)" $(UNIT); fi
 	@echo "installed; if it does not run yet: systemctl enable --now ssm-status-reporter"
 endif
 

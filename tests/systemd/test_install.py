@@ -16,6 +16,7 @@ from service_support import (
     CHECKOUT,
     CONFIG,
     CONFIGURATION,
+    GROUP,
     KEYS,
     SPOOL,
     STATE,
@@ -24,7 +25,7 @@ from service_support import (
     made,
     python_too_old,
 )
-from systemd_support import Machine, why_not
+from systemd_support import CommandFailedError, Machine, why_not
 
 _NO_PYTHON: Final = python_too_old()
 _NO_MACHINE: Final = why_not() or _NO_PYTHON
@@ -32,6 +33,8 @@ needs_python = pytest.mark.skipif(_NO_PYTHON is not None, reason=f"nothing to in
 needs_machine = pytest.mark.skipif(_NO_MACHINE is not None, reason=f"no real systemd: {_NO_MACHINE}")
 
 _COPIED: Final = "/srv/checkout"
+_USER_ID: Final = 4242
+"""Which the administrator of a fleet gave the service's user on every node."""
 _LINK: Final = "/usr/local/bin/ssm-status-reporter"
 _UNIT_FILE: Final = f"/usr/local/lib/systemd/system/{UNIT}"
 
@@ -70,11 +73,14 @@ def _delivers(service: Service, document: str) -> None:
 def test_make_install_and_uninstall(machine: Machine) -> None:
     """One command installs a service that works, also while an image is built and nothing runs; another removes it.
 
-    State stays unless told otherwise, and so does an edited configuration.
+    State stays unless told otherwise, and so does an edited configuration. The user has the id that the administrator
+    gave it. A daemon that gave up over its configuration is started by what takes it.
     """
     service = Service(machine)
+    machine.write("/etc/sysusers.d/ssm-status-reporter.conf", f"u {GROUP} {_USER_ID}\n")
     machine.run("unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs /run && exec make -C {_COPIED} install")
     assert "ssm-status-reporter" in machine.run(_LINK, "--version")
+    assert machine.run("id", "--user", GROUP).strip() == str(_USER_ID)
     spool = machine.path(SPOOL).stat()
     assert (spool.st_uid, stat.S_IMODE(spool.st_mode)) == (0, 0o2770)
     machine.run("systemctl", "daemon-reload")
@@ -82,6 +88,10 @@ def test_make_install_and_uninstall(machine: Machine) -> None:
     service.start_endpoint()
     _delivers(service, "By-Make")
     machine.run("systemctl", "enable", UNIT)
+    machine.write(CONFIGURATION, "key_of_another_version: 2\n")
+    with pytest.raises(CommandFailedError):
+        service.control("restart")
+    machine.write(CONFIGURATION, CONFIG)
     machine.run("make", "-C", _COPIED, "install")
     assert machine.path(CONFIGURATION).read_text("utf-8") == CONFIG
     assert service.is_active()

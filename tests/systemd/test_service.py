@@ -574,7 +574,9 @@ def test_an_upgrade_without_room_on_the_disk_changes_nothing(
             service.install(packages[0])
     finally:
         machine.run("rm", "-f", "/srv/full")
-    found = machine.run("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", "ssm-status-reporter")
+    found = machine.run(
+        "dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", "ssm-status-reporter"
+    )
     assert found.startswith("installed ")
     assert found.endswith("-2")
     assert service.pid == before

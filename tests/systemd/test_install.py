@@ -1,5 +1,6 @@
 """`make install` and the RPM package: what they put where, on what interpreter, and what they leave behind."""
 
+import os
 import re
 import shutil
 import stat
@@ -21,8 +22,10 @@ from service_support import (
     SPOOL,
     STATE,
     UNIT,
+    UNIT_FILE,
     Service,
     made,
+    package,
     python_too_old,
 )
 from systemd_support import CommandFailedError, Machine, why_not
@@ -110,6 +113,29 @@ def test_make_install_and_uninstall(machine: Machine) -> None:
 
 
 @needs_machine
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg-deb for the package")
+def test_a_package_takes_over_from_make_install(machine: Machine, tmp_path: Path) -> None:
+    """A package over a `make install` says which unit is in force, and its program runs; the other goes alone."""
+    service = Service(machine)
+    machine.run("make", "-C", _COPIED, "install")
+    service.set_up()
+    machine.run("systemctl", "enable", UNIT)
+    service.control("start")
+    before = service.pid
+    shutil.copy(package(tmp_path, 1), machine.path("/srv/package.deb"))
+    told = machine.run("dpkg", "--force-confold", "--install", "/srv/package.deb")
+    assert f"{_UNIT_FILE} is here too" in told
+    before = service.anew_since(before)
+    machine.run("make", "-C", _COPIED, "uninstall", "PURGE=1")
+    service.anew_since(before)
+    assert machine.shown(UNIT, "FragmentPath").endswith(UNIT_FILE.removeprefix("/usr"))
+    assert machine.run("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    assert "hybrid.conf" in machine.shown(UNIT, "DropInPaths")
+    assert machine.path(CONFIGURATION).read_text("utf-8") == CONFIG
+    assert "ssm-status-reporter" in machine.run(_LINK, "--version")
+
+
+@needs_machine
 @pytest.mark.usefixtures("_rpmbuild", "machine")  # in this order: the machine stands on what is installed here
 def test_the_rpm_package(machine: Machine, tmp_path: Path) -> None:
     """The RPM package installs a service that works, upgrades it in place, keeps the configuration, and goes."""
@@ -135,9 +161,21 @@ def test_the_rpm_package(machine: Machine, tmp_path: Path) -> None:
 
 
 @needs_python
-def test_make_install_below_another_root(tmp_path: Path) -> None:
-    """With DESTDIR and PREFIX everything lies below, ready to be packed; nothing of this machine is touched."""
+def test_make_install_below_another_root(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With DESTDIR and PREFIX everything lies below, ready to be packed; nothing of this machine is touched.
+
+    The program is on disk before it is put in its place: a power cut leaves the old one or the new one.
+    """
+    target = tmp_path / "opt/ssm-status-reporter"
+    tools = tmp_path_factory.mktemp("tools")
+    synced = tools / "synced"
+    (tools / "sync").write_text(f'#!/bin/sh\nls -d "{target}"* > "{synced}"\nexec {shutil.which("sync")} "$@"\n')
+    (tools / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     made("install", f"DESTDIR={tmp_path}", "PREFIX=/usr")
+    assert synced.read_text("utf-8").splitlines() == [f"{target}.new"]
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
     assert {
         f"usr/lib/systemd/system/{UNIT}",

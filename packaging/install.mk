@@ -15,6 +15,8 @@ PROGRAM := /opt/ssm-status-reporter
 UNIT := ssm-status-reporter.service
 UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
 DROP_INS := $(DESTDIR)$(PREFIX)/lib/ssm-status-reporter/drop-ins
+# A package that is installed beside: program, link, state and configuration are its own then.
+PACKAGED := $(if $(DESTDIR)$(filter /usr,$(PREFIX)),,$(wildcard /usr/lib/ssm-status-reporter/setup))
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' agent/ssm_status_reporter/__init__.py)
 
 .PHONY: install uninstall deb rpm
@@ -47,24 +49,27 @@ endif
 	@test -e $(DESTDIR)/etc/ssm-status-reporter/environment || \
 		install -D -m 600 packaging/proxy.env $(DESTDIR)/etc/ssm-status-reporter/environment
 ifeq ($(DESTDIR),)
-	@if test -d /run/systemd/system; then systemctl daemon-reload && systemctl try-restart $(UNIT); fi
+	@if test -d /run/systemd/system; then systemctl daemon-reload && systemctl "$$(packaging/setup renewal)" $(UNIT); fi
 	@echo "installed; if it does not run yet: systemctl enable --now ssm-status-reporter"
 endif
 
 uninstall: ## remove it; state, results and configuration stay, but with PURGE=1
 ifeq ($(DESTDIR),)
+ifeq ($(PACKAGED),)
 	@if test -d /run/systemd/system; then systemctl stop $(UNIT) || true; fi
 	@if test -e $(UNITS)/$(UNIT); then systemctl --quiet disable $(UNIT) || true; fi
 	@packaging/setup remove
 	@if test -n "$(PURGE)"; then packaging/setup purge; fi
 endif
-	@rm -rf $(DESTDIR)$(PROGRAM) $(UNITS)/$(UNIT).d
+endif
+	@if test -z "$(PACKAGED)"; then rm -rf $(DESTDIR)$(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ssm-status-reporter; fi
+	@rm -rf $(UNITS)/$(UNIT).d $(UNITS)/$(UNIT)
 	@rm -rf $(DESTDIR)$(PREFIX)/lib/ssm-status-reporter $(DESTDIR)$(PREFIX)/share/doc/ssm-status-reporter
-	@rm -f $(DESTDIR)$(PREFIX)/bin/ssm-status-reporter $(UNITS)/$(UNIT)
 	@rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/ssm-status-reporter.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ssm-status-reporter.conf
-	@if test -n "$(PURGE)"; then rm -rf $(DESTDIR)/etc/ssm-status-reporter; fi
+	@if test -n "$(PURGE)" && test -z "$(PACKAGED)"; then rm -rf $(DESTDIR)/etc/ssm-status-reporter; fi
 ifeq ($(DESTDIR),)
 	@if test -d /run/systemd/system; then systemctl daemon-reload; fi
+	@if test -n "$(PACKAGED)"; then packaging/setup handover; fi
 endif
 
 deb: $(WHEELS)/requirements.txt ## a Debian package in dist/, for this machine's distribution

@@ -1,5 +1,6 @@
 """`make install` and the RPM package: what they put where, on what interpreter, and what they leave behind."""
 
+import os
 import re
 import shutil
 import stat
@@ -16,15 +17,18 @@ from service_support import (
     CHECKOUT,
     CONFIG,
     CONFIGURATION,
+    GROUP,
     KEYS,
     SPOOL,
     STATE,
     UNIT,
+    UNIT_FILE,
     Service,
     made,
+    package,
     python_too_old,
 )
-from systemd_support import Machine, why_not
+from systemd_support import CommandFailedError, Machine, why_not
 
 _NO_PYTHON: Final = python_too_old()
 _NO_MACHINE: Final = why_not() or _NO_PYTHON
@@ -32,6 +36,8 @@ needs_python = pytest.mark.skipif(_NO_PYTHON is not None, reason=f"nothing to in
 needs_machine = pytest.mark.skipif(_NO_MACHINE is not None, reason=f"no real systemd: {_NO_MACHINE}")
 
 _COPIED: Final = "/srv/checkout"
+_USER_ID: Final = 4242
+"""Which the administrator of a fleet gave the service's user on every node."""
 _LINK: Final = "/usr/local/bin/ssm-status-reporter"
 _UNIT_FILE: Final = f"/usr/local/lib/systemd/system/{UNIT}"
 
@@ -70,11 +76,14 @@ def _delivers(service: Service, document: str) -> None:
 def test_make_install_and_uninstall(machine: Machine) -> None:
     """One command installs a service that works, also while an image is built and nothing runs; another removes it.
 
-    State stays unless told otherwise, and so does an edited configuration.
+    State stays unless told otherwise, and so does an edited configuration. The user has the id that the administrator
+    gave it. A daemon that gave up over its configuration is started by what takes it.
     """
     service = Service(machine)
+    machine.write("/etc/sysusers.d/ssm-status-reporter.conf", f"u {GROUP} {_USER_ID}\n")
     machine.run("unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs /run && exec make -C {_COPIED} install")
     assert "ssm-status-reporter" in machine.run(_LINK, "--version")
+    assert machine.run("id", "--user", GROUP).strip() == str(_USER_ID)
     spool = machine.path(SPOOL).stat()
     assert (spool.st_uid, stat.S_IMODE(spool.st_mode)) == (0, 0o2770)
     machine.run("systemctl", "daemon-reload")
@@ -82,6 +91,10 @@ def test_make_install_and_uninstall(machine: Machine) -> None:
     service.start_endpoint()
     _delivers(service, "By-Make")
     machine.run("systemctl", "enable", UNIT)
+    machine.write(CONFIGURATION, "key_of_another_version: 2\n")
+    with pytest.raises(CommandFailedError):
+        service.control("restart")
+    machine.write(CONFIGURATION, CONFIG)
     machine.run("make", "-C", _COPIED, "install")
     assert machine.path(CONFIGURATION).read_text("utf-8") == CONFIG
     assert service.is_active()
@@ -97,6 +110,29 @@ def test_make_install_and_uninstall(machine: Machine) -> None:
     machine.run("make", "-C", _COPIED, "uninstall", "PURGE=1")
     for gone in (STATE, SPOOL, CONFIGURATION):
         assert not machine.path(gone).exists()
+
+
+@needs_machine
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg-deb for the package")
+def test_a_package_takes_over_from_make_install(machine: Machine, tmp_path: Path) -> None:
+    """A package over a `make install` says which unit is in force, and its program runs; the other goes alone."""
+    service = Service(machine)
+    machine.run("make", "-C", _COPIED, "install")
+    service.set_up()
+    machine.run("systemctl", "enable", UNIT)
+    service.control("start")
+    before = service.pid
+    shutil.copy(package(tmp_path, 1), machine.path("/srv/package.deb"))
+    told = machine.run("dpkg", "--force-confold", "--install", "/srv/package.deb")
+    assert f"{_UNIT_FILE} is here too" in told
+    before = service.anew_since(before)
+    machine.run("make", "-C", _COPIED, "uninstall", "PURGE=1")
+    service.anew_since(before)
+    assert machine.shown(UNIT, "FragmentPath").endswith(UNIT_FILE.removeprefix("/usr"))
+    assert machine.run("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    assert "hybrid.conf" in machine.shown(UNIT, "DropInPaths")
+    assert machine.path(CONFIGURATION).read_text("utf-8") == CONFIG
+    assert "ssm-status-reporter" in machine.run(_LINK, "--version")
 
 
 @needs_machine
@@ -125,9 +161,21 @@ def test_the_rpm_package(machine: Machine, tmp_path: Path) -> None:
 
 
 @needs_python
-def test_make_install_below_another_root(tmp_path: Path) -> None:
-    """With DESTDIR and PREFIX everything lies below, ready to be packed; nothing of this machine is touched."""
+def test_make_install_below_another_root(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With DESTDIR and PREFIX everything lies below, ready to be packed; nothing of this machine is touched.
+
+    The program is on disk before it is put in its place: a power cut leaves the old one or the new one.
+    """
+    target = tmp_path / "opt/ssm-status-reporter"
+    tools = tmp_path_factory.mktemp("tools")
+    synced = tools / "synced"
+    (tools / "sync").write_text(f'#!/bin/sh\nls -d "{target}"* > "{synced}"\nexec {shutil.which("sync")} "$@"\n')
+    (tools / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     made("install", f"DESTDIR={tmp_path}", "PREFIX=/usr")
+    assert synced.read_text("utf-8").splitlines() == [f"{target}.new"]
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
     assert {
         f"usr/lib/systemd/system/{UNIT}",

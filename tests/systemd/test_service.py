@@ -40,6 +40,8 @@ HUNG_SECONDS: Final = 6
 """A watchdog interval that a test waits out."""
 IDLE_SECONDS: Final = 20
 """As above, of which a machine that stands still for a while is not to make two."""
+ROOM_MIB: Final = 12
+"""Left on a full disk: enough for the daemon and the package manager's own account, not for half of a package."""
 PATIENT: Final = "[Service]\nTimeoutStopSec=100s\n"
 """Ten times what a stop takes with a call out, and a third of what the call would take."""
 CREDENTIALS: Final = "/root/.aws/credentials"
@@ -542,6 +544,54 @@ def test_an_upgrade_does_not_start_what_was_stopped(service: Service, packages: 
     assert not service.is_active()
     enabled = service.machine.run("systemctl", "is-enabled", UNIT, check=False)
     assert enabled.strip() == "disabled"
+
+
+def test_an_upgrade_starts_what_gave_up_over_its_configuration(
+    service: Service, packages: tuple[Path, Path]
+) -> None:
+    """A daemon that refused its configuration was not stopped by anybody: the version that takes it starts it."""
+    machine = service.machine
+    service.control("enable")
+    machine.write(CONFIGURATION, "key_of_another_version: 2\n")
+    with pytest.raises(CommandFailedError):
+        service.control("restart")
+    assert machine.shown(UNIT, "ActiveState") == "failed"
+    assert "systemctl status ssm-status-reporter says why" in service.install(packages[1])
+    machine.write(CONFIGURATION, CONFIG)
+    service.install(packages[1])
+    assert service.is_active()
+
+
+def test_an_upgrade_without_room_on_the_disk_changes_nothing(
+    service: Service, packages: tuple[Path, Path]
+) -> None:
+    """A package that cannot be unpacked leaves the one before installed, and its daemon at work, not started anew."""
+    machine, before = service.machine, service.pid
+    free = int(machine.run("df", "--output=avail", "--block-size=1M", "/").split()[-1])
+    machine.run("fallocate", "--length", f"{free - ROOM_MIB}MiB", "/srv/full")
+    try:
+        with pytest.raises(CommandFailedError, match="No space left on device"):
+            service.install(packages[0])
+    finally:
+        machine.run("rm", "-f", "/srv/full")
+    found = machine.run(
+        "dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", "ssm-status-reporter"
+    )
+    assert found.startswith("installed ")
+    assert found.endswith("-2")
+    assert service.pid == before
+
+
+def test_a_removed_package_that_comes_back_starts_its_service(
+    service: Service, packages: tuple[Path, Path]
+) -> None:
+    """Removed with its configuration kept and installed again, the package starts its service as at the first time."""
+    machine = service.machine
+    service.control("enable")
+    machine.run("dpkg", "--remove", "ssm-status-reporter")
+    service.install(packages[1])
+    assert service.is_active()
+    assert machine.run("systemctl", "is-enabled", UNIT).strip() == "enabled"
 
 
 def test_removal_keeps_the_state_and_purging_does_not(service: Service) -> None:

@@ -207,6 +207,19 @@ def test_a_stored_date_in_the_future_is_no_evidence() -> None:
     assert after.entry.latest_ms == START_MS
 
 
+@pytest.mark.parametrize(
+    ("stored_ms", "finding"),
+    [
+        (2, Finding.STALE),
+        (CLOCK_AHEAD_MS_MAX, Finding.STALE),
+        (CLOCK_AHEAD_MS_MAX + 1, Finding.NEWS),
+    ],
+)
+def test_of_two_dates_a_little_ahead_the_later_one_stands(stored_ms: int, finding: Finding) -> None:
+    """A clock behind its publishers' does not let their older result over the newer one that came first."""
+    assert look(acknowledged("Success", at_ms=stored_ms), result("Failed", at_ms=1), at()).finding is finding
+
+
 def test_a_date_too_far_ahead_is_taken_as_now() -> None:
     """A runner's clock that is an hour fast does not shadow all results of the next hour."""
     ahead = CLOCK_AHEAD_MS_MAX + 1

@@ -7,7 +7,7 @@ an entry to the next one and to the *ends* it causes. The rules, by the numbers 
   2. State, not events: at most one undelivered report, the newest. What comes back for an older version
      updates what is acknowledged and never settles the newer one.
   3. Unchanged is silence, unless a report may have reached the service meanwhile (``unsure``).
-  5. Older never overwrites newer. A date in the future of the clock is no evidence.
+  5. Older never overwrites newer. A date in the future of the clock is no evidence (`time.is_evidence`).
   6. The service is the truth: what it holds with a newer or equal date is adopted.
   9. One call in flight per association; its backoff outlives the report that caused it.
  11. Each result ends exactly once: `Count` names the ends, and each of those functions returns the ones it causes.
@@ -91,6 +91,8 @@ class Acknowledged(Struct, frozen=True):
     via: Via
     seen_at_ms: int | None = None
     """When a result of ours was last observed that is equal to it and newer; wall time."""
+    found_ms: int | None = None
+    """When a question found it at the service, wall time. What StatusUnchanged acknowledged may be another message."""
 
     @property
     def is_ours(self) -> bool:
@@ -103,9 +105,10 @@ class Acknowledged(Struct, frozen=True):
 
     def ours(self, wall_ms: int) -> Report:
         """Our newest report that is equal to it. A date in the future is no evidence."""
-        if self.seen_at_ms is None or not self.report.observed_at_ms < self.seen_at_ms <= wall_ms:
+        seen_ms = self.seen_at_ms
+        if seen_ms is None or seen_ms > wall_ms or seen_ms <= self.report.observed_at_ms <= wall_ms:
             return self.report
-        return replace(self.report, observed_at_ms=self.seen_at_ms)
+        return replace(self.report, observed_at_ms=seen_ms)
 
 
 class Pending(Struct, frozen=True):

@@ -6,7 +6,8 @@ Rules (numbers as in ARCHITECTURE.md):
      several daemons share the results of an association, it always may.
   4. News is scheduled by the debounce.
   5. What was observed before the latest observation known is stale. At equal times the later arrival wins.
-     A date in the future, stored here, is no evidence; one too far ahead that comes in is taken as now.
+     A date in the future, stored here, is no evidence, unless what comes in is dated in the future as well; one too
+     far ahead that comes in is taken as now.
   8. What a second writer reports too is never unchanged by what we know: it has written since. What the service said
      it does not serve is no result of ours, for as long as its word is believed.
 """
@@ -21,7 +22,7 @@ from ssm_status_reporter.domain.entry import Cause, Count, Counts, Dead, Entry, 
 from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
-from ssm_status_reporter.domain.time import Now, brought_back
+from ssm_status_reporter.domain.time import Now, brought_back, is_evidence
 
 
 class Finding(StrEnum):
@@ -64,9 +65,9 @@ def _dated(report: Report, now: Now) -> Report:
 
 
 def _is_stale(entry: Entry, report: Report, now: Now) -> bool:
-    if entry.latest_ms is None or entry.latest_ms > now.wall_ms:
+    if entry.latest_ms is None or entry.latest_ms <= report.observed_at_ms:
         return False
-    return report.observed_at_ms < entry.latest_ms
+    return is_evidence(entry.latest_ms, report.observed_at_ms, now)
 
 
 def _if_unchanged(entry: Entry, result: Result, report: Report, now: Now, policy: Policy) -> Observed | None:

@@ -369,6 +369,14 @@ def test_a_result_that_the_service_knows_nothing_of_is_none_of_ours_for_an_hour(
     assert look(settled.entry, maybe, at(UNSERVED_MS + 1)).finding is Finding.NEWS
 
 
+@pytest.mark.parametrize("put_back_ms", [SECOND, 365 * 24 * HOUR])
+def test_the_word_that_it_is_none_of_ours_is_not_believed_for_years(put_back_ms: int) -> None:
+    """The clock was put back while the daemon was down: the service is asked anew, not in a year (rule 14)."""
+    entry = replace(Entry(WEB), unserved_until_ms=START_MS + UNSERVED_MS)
+    maybe = replace(result("Failed", at_ms=-put_back_ms, writer=Writer.SECOND), served=Served.ASKED)
+    assert look(entry, maybe, at(-put_back_ms)).finding is Finding.NEWS
+
+
 def test_a_runners_word_outlasts_what_only_the_service_knows() -> None:
     """A runner's result that equals the agent's pending one is parked like any of its own, not taken for none."""
     maybe = replace(result("Failed", writer=Writer.SECOND), served=Served.ASKED)

@@ -29,6 +29,7 @@ from ssm_status_reporter.domain.limits import REDELIVERED_WAIT_MS_MIN, RETRY_AFT
 from ssm_status_reporter.domain.outcome import Problem
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Served, Writer
+from ssm_status_reporter.domain.time import Now, brought_back
 
 
 class Count(StrEnum):
@@ -169,6 +170,8 @@ class Entry(Struct, frozen=True):
     window_end_ms: int = 0
     retry_at_ms: int = 0
     """No call before this; the association's, whatever report is pending."""
+    retry_wait_ms: int | None = None
+    """How far ahead that was when it was set; None: a version that set it did not say."""
     failures: int = 0
     """Failures in a row: the exponent of the backoff."""
     parked_since_ms: int | None = None
@@ -192,6 +195,11 @@ class Entry(Struct, frozen=True):
         if self.pending is None or self.flight is not None:
             return None
         return max(self.pending.release_at_ms, self.retry_at_ms)
+
+    def retry_brought_back(self, now: Now, policy: "Policy") -> int:
+        """The same by the clock of now: no further ahead than when it was set (rule 14)."""
+        wait_ms = policy.deadline_ms_max if self.retry_wait_ms is None else self.retry_wait_ms
+        return brought_back(self.retry_at_ms, now, wait_ms)
 
     @property
     def is_blank(self) -> bool:

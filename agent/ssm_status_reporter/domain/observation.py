@@ -22,7 +22,7 @@ from ssm_status_reporter.domain.entry import Cause, Count, Counts, Dead, Entry, 
 from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
-from ssm_status_reporter.domain.time import Now, brought_back, is_evidence
+from ssm_status_reporter.domain.time import Now, is_evidence
 
 
 class Finding(StrEnum):
@@ -44,7 +44,9 @@ class Observed(Struct, frozen=True):
 
 def observed(entry: Entry, result: Result, now: Now, policy: Policy) -> Observed:
     """What a result makes of its association's entry."""
-    if result.served is Served.ASKED and now.steady_ms < brought_back(entry.unserved_until_ms, now, UNSERVED_MS):
+    # A word that would be believed for longer was given under another clock.
+    unserved = now.steady_ms < entry.unserved_until_ms <= now.steady_ms + UNSERVED_MS
+    if result.served is Served.ASKED and unserved:
         return Observed(entry, Finding.UNSERVED, ((Count.REFUSED, 1),))
     report = _dated(result.report, now)
     if _is_stale(entry, report, now):
@@ -128,7 +130,7 @@ def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy
         version=entry.version + 1,
         pending=Pending(report, result.source, _writer(replaced, result), when.release_at_ms, result.served),
         window_end_ms=when.window_end_ms,
-        retry_at_ms=brought_back(entry.retry_at_ms, now, policy.deadline_ms_max),
+        retry_at_ms=entry.retry_brought_back(now, policy),
         # A new report is given its own time to be served, but not an attempt of its own: the backoff stays.
         parked_since_ms=None if entry.parked_since_ms is None else now.steady_ms,
         dead=None,

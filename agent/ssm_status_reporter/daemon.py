@@ -119,7 +119,7 @@ class Daemon:
         agent_path = configuration.sources.ssm_agent.path
         identity = await find_identity(node.instance_id, node.region, agent_path, os.environ, self._clock)
         path = configuration.outbox.path
-        stack.enter_context(Lock(path, Holder(os.getpid(), self._clock.now().wall_ms)))
+        stack.enter_context(Lock(path, self._holder()))
         committer = Committer(path, migrations(), self._timestamp)
         operations = Operations(
             self._clock,
@@ -200,6 +200,10 @@ class Daemon:
                 "stopping with calls unanswered: they are settled at the next start", calls=reporter.calls_out
             )
             delivery.cancel()
+
+    def _holder(self) -> Holder:
+        now = self._clock.now()
+        return Holder(os.getpid(), now.wall_ms, now.steady_ms - time.monotonic_ns() // 1_000_000)
 
     def _timestamp(self) -> str:
         return datetime.fromtimestamp(self._clock.now().wall_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")

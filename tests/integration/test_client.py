@@ -680,6 +680,24 @@ class TestCredentials:
             assert not any(word in str(logs) for word in ("ASIA", "made-up", "half"))
 
 
+async def test_keys_that_have_expired_when_they_come_are_the_clock_s_fault(
+    monkeypatch: pytest.MonkeyPatch, credentials_file: Path
+) -> None:
+    """A clock that is hours ahead is named as what keeps a container's keys from being used."""
+    remove(credentials_file)
+    expired = (
+        b'{"AccessKeyId":"ASIACONTAINER","SecretAccessKey":"made-up","Token":"t",'
+        b'"Expiration":"2000-01-01T00:00:00Z"}'
+    )
+    async with service(answer(200, expired)) as keys:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{keys.url}/keys")
+        async with SsmClient(settings("http://127.0.0.1:1"), SetClock()) as client:
+            outcome = await client.update(NODE, REPORT)
+    assert isinstance(outcome, Withheld)
+    assert (outcome.scope, outcome.problem.code) == (Scope.CREDENTIALS, "CredentialsExpired")
+    assert "timedatectl" in outcome.problem.message
+
+
 ROLE_SCRIPTS = (
     answer(200, b"imds-token"),
     answer(200, b"the-role"),

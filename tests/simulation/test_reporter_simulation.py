@@ -292,6 +292,24 @@ async def test_probes_take_turns(path: Path) -> None:
         assert delivered(sim, [each for each in DOCUMENTS if each != sick], "Failed")
 
 
+async def test_probes_take_turns_under_a_clock_that_was_put_back(path: Path) -> None:
+    """What an earlier process probed, by a clock that ran ahead, has its turn as well (rules 10 and 14)."""
+    clock = ManualClock()
+    async with simulation(path, pace=PACE, clock=clock) as sim:
+        sim.service.script = lambda _: Unreachable(PROBLEM)
+        await sim.observe("Failed", *DOCUMENTS)
+        await sim.run_for(HOUR)
+    clock.set_wall(clock.now().wall_ms - 365 * 24 * HOUR)
+    clock.restart()
+    async with simulation(path, pace=PACE, clock=clock) as sim:
+        sim.service.script = lambda _: Unreachable(PROBLEM)
+        await sim.run_for(5 * MINUTE)
+        sick = sim.service.calls[-1].association
+        sim.service.script = lambda call: Unavailable(PROBLEM, Effect.NONE) if call.association == sick else None
+        await sim.run_for(HOUR)
+        assert delivered(sim, [each for each in DOCUMENTS if each != sick], "Failed")
+
+
 async def test_a_denied_probe_gives_way_to_a_permitted_report(path: Path) -> None:
     """With everything held for a permission that some documents never get, the others have their turn (rule 10)."""
     denied, (permitted, *_) = DOCUMENTS[:5], DOCUMENTS[5:]

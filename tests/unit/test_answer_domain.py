@@ -107,6 +107,16 @@ def test_ours_goes_out_when_it_is_newer_or_the_other_date_is_no_evidence(held_ms
     assert settled.counts == ()
 
 
+@pytest.mark.parametrize("held_ms", [NOW_MS + 2, NOW_MS + 2 * MINUTE])
+def test_where_both_dates_are_in_the_future_the_later_one_stands(held_ms: int) -> None:
+    """The clock of a gateway is behind its publishers': what another one took of them later is newer (rule 5)."""
+    pending = result("Failed", at_ms=NOW_MS + 2, writer=Writer.SHARED)
+    taken = claimed(seen(acknowledged("Success"), pending, now=at(NOW_MS)), at(NOW_MS), POLICY)
+    settled = answered(*taken, Held(report("Pending", at_ms=held_ms)), at(NOW_MS), 0.5, POLICY)
+    assert (settled.then, settled.entry.pending) == (None, None)
+    assert ends_of(settled.counts) == {Count.SUPPRESSED_STALE: 1}
+
+
 def test_an_association_without_a_status_gets_ours() -> None:
     """A new association is reported after one question."""
     settled = told(HeldNothing())
@@ -267,6 +277,68 @@ def test_a_date_in_the_future_of_a_clock_put_back_makes_nothing_newer() -> None:
     """What was seen again under a clock that ran ahead beats nobody (rule 5)."""
     ours = seen(acknowledged("Success"), result("Success", at_ms=5 * NOW_MS), now=at(5 * NOW_MS))
     assert compared(ours, Held(report("Failed", at_ms=1))).then is None
+
+
+@pytest.mark.parametrize("held_ms", [NOW_MS + 1, 365 * 24 * HOUR])
+def test_what_somebody_wrote_whose_clock_is_ahead_is_not_taken_back(held_ms: int) -> None:
+    """There is nothing new to report, and what is written over it comes again: it is adopted (rule 6)."""
+    settled = compared(acknowledged("Success"), Held(report("Failed", at_ms=held_ms)))
+    assert settled.then is None
+    assert settled.entry.acknowledged is not None
+    assert settled.entry.acknowledged.via is Via.ADOPTED
+    news = seen(settled.entry, result("Success", at_ms=NOW_MS), now=at(NOW_MS))
+    assert news.pending is not None, "what comes in later is news"
+
+
+def test_what_was_delivered_under_a_clock_that_was_ahead_beats_nobody() -> None:
+    """The clock was put back since: that date does not show that what somebody else wrote is older (rule 5)."""
+    settled = compared(acknowledged("Success", at_ms=HOUR), Held(report("Failed", at_ms=NOW_MS - 1)))
+    assert settled.then is None
+
+
+def test_what_was_delivered_under_a_clock_that_was_ahead_is_as_new_as_it_was_seen_since() -> None:
+    """The clock was put back, and our runner saw the same again: by that date it is newer (rules 5, 6)."""
+    ours = seen(acknowledged("Success", at_ms=HOUR), result("Success", at_ms=MINUTE), now=at(MINUTE))
+    settled = compared(ours, Held(report("Failed", at_ms=1)))
+    assert settled.then is not None
+    assert settled.then.report == report("Success", at_ms=MINUTE)
+
+
+def test_of_two_dates_in_the_future_the_later_one_goes_out_again() -> None:
+    """Publishers ahead of all gateways: the older report that came over ours is put right at once (rule 5)."""
+    ahead_ms = NOW_MS + MINUTE
+    settled = compared(acknowledged("Success", at_ms=ahead_ms), Held(report("Failed", at_ms=ahead_ms - 1)))
+    assert settled.then is not None
+
+
+@pytest.mark.parametrize("apart_ms", [3 * MINUTE, 20 * MINUTE, 365 * 24 * HOUR])
+def test_two_daemons_whose_clocks_are_apart_do_not_overwrite_each_other_in_turn(apart_ms: int) -> None:
+    """Each looks again after its own update, as gateways do: the service comes to rest with the later date."""
+    clocks = [at(NOW_MS), at(NOW_MS + apart_ms)]
+    dates = [now.wall_ms - START_MS for now in clocks]
+    entries = [acknowledged("Failed", at_ms=dates[0]), acknowledged("Success", at_ms=dates[1])]
+    held = report("Failed", at_ms=dates[0])  # the one that is behind took a result later, and its update went out
+    updates = 0
+    for turn in range(10):
+        one = (turn + 1) % 2
+        taken = questioned(entries[one])
+        assert taken is not None
+        settled = answered(*taken, Held(held), clocks[one], 0.5, POLICY)
+        if settled.then is not None:
+            updates += 1
+            held = settled.then.report
+            settled = settle(settled.entry, settled.then, Delivered("id"), clocks[one])
+        entries[one] = settled.entry
+    assert (updates, held) == (1, report("Success", at_ms=dates[1]))
+
+
+def test_an_older_message_over_one_that_a_question_found_is_put_right() -> None:
+    """Ours was found there: that an older one of the same status is there now is no StatusUnchanged (rule 5)."""
+    held = report("Failed", at_ms=SEEN_MS)
+    found = told(Held(held)).entry
+    settled = compared(found, Held(report("Failed", "an older one", at_ms=SEEN_MS - 1)))
+    assert settled.then is not None
+    assert settled.then.report == held
 
 
 @pytest.mark.parametrize("answer", [HeldNothing(), Unserved(PROBLEM)])

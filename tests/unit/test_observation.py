@@ -207,6 +207,19 @@ def test_a_stored_date_in_the_future_is_no_evidence() -> None:
     assert after.entry.latest_ms == START_MS
 
 
+@pytest.mark.parametrize(
+    ("stored_ms", "finding"),
+    [
+        (2, Finding.STALE),
+        (CLOCK_AHEAD_MS_MAX, Finding.STALE),
+        (CLOCK_AHEAD_MS_MAX + 1, Finding.NEWS),
+    ],
+)
+def test_of_two_dates_a_little_ahead_the_later_one_stands(stored_ms: int, finding: Finding) -> None:
+    """A clock behind its publishers' does not let their older result over the newer one that came first."""
+    assert look(acknowledged("Success", at_ms=stored_ms), result("Failed", at_ms=1), at()).finding is finding
+
+
 def test_a_date_too_far_ahead_is_taken_as_now() -> None:
     """A runner's clock that is an hour fast does not shadow all results of the next hour."""
     ahead = CLOCK_AHEAD_MS_MAX + 1
@@ -354,6 +367,14 @@ def test_a_result_that_the_service_knows_nothing_of_is_none_of_ours_for_an_hour(
     assert soon.finding is Finding.UNSERVED
     assert soon.counts == ((Count.REFUSED, 1),)
     assert look(settled.entry, maybe, at(UNSERVED_MS + 1)).finding is Finding.NEWS
+
+
+@pytest.mark.parametrize("put_back_ms", [SECOND, 365 * 24 * HOUR])
+def test_the_word_that_it_is_none_of_ours_is_not_believed_for_years(put_back_ms: int) -> None:
+    """The clock was put back while the daemon was down: the service is asked anew, not in a year (rule 14)."""
+    entry = replace(Entry(WEB), unserved_until_ms=START_MS + UNSERVED_MS)
+    maybe = replace(result("Failed", at_ms=-put_back_ms, writer=Writer.SECOND), served=Served.ASKED)
+    assert look(entry, maybe, at(-put_back_ms)).finding is Finding.NEWS
 
 
 def test_a_runners_word_outlasts_what_only_the_service_knows() -> None:

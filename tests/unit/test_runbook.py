@@ -31,7 +31,11 @@ RUNBOOK: Final = README.partition("## Runbook")[2].partition("\n## ")[0]
 DOC: Final = Association("mi-0123456789abcdef0", "My-Doc")
 BREAKS: Final = {kind.value: kind for kind in Break}
 """Codes of calls without a reply."""
-NOTHING_ASKED: Final = {"NoCredentials": Scope.CREDENTIALS, "FilesUnreadable": Scope.ENDPOINT}
+NOTHING_ASKED: Final = {
+    "NoCredentials": Scope.CREDENTIALS,
+    "CredentialsExpired": Scope.CREDENTIALS,
+    "FilesUnreadable": Scope.ENDPOINT,
+}
 """Codes of holds for which nothing was asked of the service."""
 
 

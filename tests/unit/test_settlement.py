@@ -394,6 +394,23 @@ def test_deadlines_from_another_clock_are_brought_back(*, parked: bool) -> None:
     assert found.parked_since_ms is None or found.parked_since_ms <= START_MS - YEAR_MS
 
 
+@pytest.mark.parametrize("put_back_ms", [MINUTE, 50 * MINUTE, YEAR_MS])
+@pytest.mark.parametrize("name", ["server error", "busy", "unserved", "permission"])
+def test_a_retry_waits_no_longer_than_it_was_to_wait_whatever_the_clock_is_set_to(
+    name: str, put_back_ms: int
+) -> None:
+    """A node that boots with its clock an hour behind retries within `delivery.backoff.max`, not in an hour (14)."""
+    failure = FAILURES[name]
+    if isinstance(failure, Withheld):
+        failure = replace(failure, until_ms=START_MS + 10 + 3 * SECOND)
+    entry = settle(*out(), failure, at(10)).entry
+    wait_ms = entry.retry_at_ms - START_MS - 10
+    assert wait_ms > 0
+    assert (
+        recovered(entry, at(10 - put_back_ms), POLICY).entry.retry_at_ms == START_MS + 10 - put_back_ms + wait_ms
+    )
+
+
 # Dead letters.
 
 

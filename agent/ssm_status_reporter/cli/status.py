@@ -43,7 +43,7 @@ def status(ctx: click.Context, *, as_json: bool, watch: bool) -> None:
     try:
         while True:
             now = clock.now()
-            state = snapshot(path, now)
+            state = snapshot(path, now, time.monotonic_ns() // 1_000_000)
             if watch and sys.stdout.isatty() and not as_json:
                 click.echo(_CLEAR, nl=False)
             click.echo(msgspec.json.encode(state) if as_json else "\n".join(_lines(state, now.wall_ms)))

@@ -5,7 +5,8 @@ Rules (numbers as in ARCHITECTURE.md):
   5. What the service holds with a newer or equal date makes ours stale, unless it is what we knew before, or
      sent ourselves: of two reports with equal dates the later arrival wins.
   6. The service is the truth: what it holds is adopted. Ours goes out again only if it is newer, or if the
-     service holds none. A result that was no news is as new as it was observed.
+     service holds none. A result that was no news is as new as it was observed. At rest, a date in the future gives
+     no way: of two daemons whose clocks are apart each would write its own anew over the other's.
   8. What it holds already, by our comparison, is acknowledged without a call.
 """
 
@@ -37,7 +38,7 @@ from ssm_status_reporter.domain.outcome import (
 )
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Served, Writer
-from ssm_status_reporter.domain.time import Now
+from ssm_status_reporter.domain.time import Now, is_evidence
 
 
 def answered(entry: Entry, claim: Claim, answer: Answer, now: Now, chance: float, policy: Policy) -> Settled:
@@ -81,7 +82,8 @@ def learnt(claim: Claim, entry: Entry, held: Report) -> bool:
 def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Policy) -> Settled:
     """The service holds a status and ours is pending: which of the two stands?"""
     same = pending.report.same_as(held, policy.comparison)
-    newer = pending.report.observed_at_ms <= held.observed_at_ms <= now.wall_ms and not _is_known(entry, held)
+    ours_ms, theirs_ms = pending.report.observed_at_ms, held.observed_at_ms
+    newer = ours_ms <= theirs_ms and is_evidence(theirs_ms, ours_ms, now) and not _is_known(entry, held)
     if not same and not newer:
         adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), unsure=False)
         return sending_next(adopted, pending, policy)
@@ -89,8 +91,8 @@ def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Pol
     rested = at_rest(replace(entry, pending=None, latest_ms=_newest(entry.latest_ms, latest_ms, now)))
     if same:
         report = replace(pending.report, observed_at_ms=held.observed_at_ms)
-        acknowledged = Acknowledged(report, now.wall_ms, Via.ALREADY_HELD).seen(pending.report.observed_at_ms)
-        return Settled(replace(rested, acknowledged=acknowledged), ((Count.ALREADY_HELD, 1),))
+        found = Acknowledged(report, now.wall_ms, Via.ALREADY_HELD, pending.report.observed_at_ms, now.wall_ms)
+        return Settled(replace(rested, acknowledged=found), ((Count.ALREADY_HELD, 1),))
     rested = replace(rested, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED))
     return Settled(rested, ((Count.SUPPRESSED_STALE, 1),))
 
@@ -114,7 +116,7 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
             latest_ms = _newest(entry.latest_ms, held.observed_at_ms, now)
             still = replace(ours, at_ms=now.wall_ms)
             return Settled(replace(entry, acknowledged=still, latest_ms=latest_ms, unsure=False))
-        case Held(held) if not ours.is_ours or newest_ms <= held.observed_at_ms <= now.wall_ms:
+        case Held(held) if not ours.is_ours or not _outdates(newest_ms, held.observed_at_ms, now):
             adopted = replace(entry, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), unsure=False)
             return Settled(replace(adopted, latest_ms=_newest(entry.latest_ms, held.observed_at_ms, now)))
         case Held(held) if _said_unchanged(ours, held):
@@ -130,10 +132,18 @@ def _compared(entry: Entry, answer: Answer, now: Now, policy: Policy) -> Settled
             return Settled(entry)  # not learnt this time: asked again later
 
 
+def _outdates(ours_ms: int, theirs_ms: int, now: Now) -> bool:
+    """Whether ours, at rest, is shown to be newer than what somebody else wrote.
+
+    A date in the future wins: a daemon whose clock is ahead writes it anew, for ever, over whatever takes its place.
+    """
+    return ours_ms > theirs_ms and is_evidence(ours_ms, theirs_ms, now)
+
+
 def _said_unchanged(ours: Acknowledged, held: Report) -> bool:
-    """Whether the service may have kept this in spite of ours. What a question found was as old as it was."""
+    """Whether the service may have kept this in spite of ours. What a question found, it did hold."""
     kept = held.status == ours.report.status and held.observed_at_ms < ours.report.observed_at_ms
-    return ours.via is Via.ALREADY_HELD and kept
+    return ours.via is Via.ALREADY_HELD and ours.found_ms is None and kept
 
 
 def _restored(entry: Entry, ours: Acknowledged, writer: Writer, now: Now, policy: Policy) -> Settled:

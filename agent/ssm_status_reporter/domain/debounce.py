@@ -27,7 +27,8 @@ def schedule(window_end_ms: int, waiting_until_ms: int | None, edge: Edge, now: 
 
     ``waiting_until_ms`` is the release time of the report it replaces; None when it replaces none.
     """
-    end_ms = brought_back(window_end_ms, now, 2 * window_ms)
+    # A report that waits has a window of its own behind the one it waits for.
+    end_ms = brought_back(window_end_ms, now, window_ms if waiting_until_ms is None else 2 * window_ms)
     if waiting_until_ms is not None and waiting_until_ms > now.steady_ms:
         return Schedule(brought_back(waiting_until_ms, now, window_ms), end_ms)
     if waiting_until_ms is not None and edge is Edge.LEADING:

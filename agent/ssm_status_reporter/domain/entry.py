@@ -7,7 +7,7 @@ an entry to the next one and to the *ends* it causes. The rules, by the numbers 
   2. State, not events: at most one undelivered report, the newest. What comes back for an older version
      updates what is acknowledged and never settles the newer one.
   3. Unchanged is silence, unless a report may have reached the service meanwhile (``unsure``).
-  5. Older never overwrites newer. A date in the future of the clock is no evidence.
+  5. Older never overwrites newer. A date in the future of the clock is no evidence (`time.is_evidence`).
   6. The service is the truth: what it holds with a newer or equal date is adopted.
   9. One call in flight per association; its backoff outlives the report that caused it.
  11. Each result ends exactly once: `Count` names the ends, and each of those functions returns the ones it causes.
@@ -29,6 +29,7 @@ from ssm_status_reporter.domain.limits import REDELIVERED_WAIT_MS_MIN, RETRY_AFT
 from ssm_status_reporter.domain.outcome import Problem
 from ssm_status_reporter.domain.report import Comparison, Report
 from ssm_status_reporter.domain.result import Served, Writer
+from ssm_status_reporter.domain.time import Now, brought_back
 
 
 class Count(StrEnum):
@@ -91,6 +92,8 @@ class Acknowledged(Struct, frozen=True):
     via: Via
     seen_at_ms: int | None = None
     """When a result of ours was last observed that is equal to it and newer; wall time."""
+    found_ms: int | None = None
+    """When a question found it at the service, wall time. What StatusUnchanged acknowledged may be another message."""
 
     @property
     def is_ours(self) -> bool:
@@ -174,6 +177,8 @@ class Entry(Struct, frozen=True):
     window_end_ms: int = 0
     retry_at_ms: int = 0
     """No call before this; the association's, whatever report is pending."""
+    retry_wait_ms: int | None = None
+    """How far ahead that was when it was set; None: a version that set it did not say."""
     failures: int = 0
     """Failures in a row: the exponent of the backoff."""
     parked_since_ms: int | None = None
@@ -197,6 +202,11 @@ class Entry(Struct, frozen=True):
         if self.pending is None or self.flight is not None:
             return None
         return max(self.pending.release_at_ms, self.retry_at_ms)
+
+    def retry_brought_back(self, now: Now, policy: "Policy") -> int:
+        """The same by the clock of now: no further ahead than when it was set (rule 14)."""
+        wait_ms = policy.deadline_ms_max if self.retry_wait_ms is None else self.retry_wait_ms
+        return brought_back(self.retry_at_ms, now, wait_ms)
 
     @property
     def is_blank(self) -> bool:
@@ -271,7 +281,7 @@ class Settled(Struct, frozen=True):
 
 
 def _seen_again(report: Report, seen_at_ms: int | None, wall_ms: int) -> Report:
-    if seen_at_ms is None or not report.observed_at_ms < seen_at_ms <= wall_ms:
+    if seen_at_ms is None or seen_at_ms > wall_ms or seen_at_ms <= report.observed_at_ms <= wall_ms:
         return report
     return replace(report, observed_at_ms=seen_at_ms)
 

@@ -53,7 +53,7 @@ def failed(entry: Entry, failure: Failure, now: Now, chance: float, policy: Poli
         case Refused():
             return _dead(entry, problem, Cause.REFUSED, now)
         case Withheld(until_ms=until_ms):
-            return Settled(entry if until_ms is None else replace(entry, retry_at_ms=until_ms))
+            return Settled(entry if until_ms is None else _waiting(entry, now, until_ms - now.steady_ms))
 
 
 def not_ours(entry: Entry, now: Now) -> Settled:
@@ -62,8 +62,12 @@ def not_ours(entry: Entry, now: Now) -> Settled:
     return Settled(forgotten, ((Count.RECEIVED, -1), (Count.REFUSED, 1)))
 
 
+def _waiting(entry: Entry, now: Now, delay_ms: int) -> Entry:
+    return replace(entry, retry_at_ms=now.steady_ms + delay_ms, retry_wait_ms=delay_ms)
+
+
 def _retried(entry: Entry, now: Now, delay_ms: int) -> Settled:
-    return Settled(replace(entry, failures=entry.failures + 1, retry_at_ms=now.steady_ms + delay_ms))
+    return Settled(_waiting(replace(entry, failures=entry.failures + 1), now, delay_ms))
 
 
 def _parked(entry: Entry, problem: Problem, now: Now, chance: float, policy: Policy) -> Settled:
@@ -73,7 +77,7 @@ def _parked(entry: Entry, problem: Problem, now: Now, chance: float, policy: Pol
     delay_ms = policy.retry_every_ms + round(chance * PARKED_JITTER_SHARE * policy.retry_every_ms)
     # The last attempt comes when the time is up, not an interval after it.
     delay_ms = min(delay_ms, since_ms + policy.give_up_after_ms - now.steady_ms)
-    return Settled(replace(entry, parked_since_ms=since_ms, retry_at_ms=now.steady_ms + delay_ms))
+    return Settled(_waiting(replace(entry, parked_since_ms=since_ms), now, delay_ms))
 
 
 def _dead(entry: Entry, problem: Problem, cause: Cause, now: Now) -> Settled:

@@ -6,7 +6,8 @@ Rules (numbers as in ARCHITECTURE.md):
      several daemons share the results of an association, it always may.
   4. News is scheduled by the debounce.
   5. What was observed before the latest observation known is stale. At equal times the later arrival wins.
-     A date in the future, stored here, is no evidence; one too far ahead that comes in is taken as now.
+     A date in the future, stored here, is no evidence, unless what comes in is dated in the future as well; one too
+     far ahead that comes in is taken as now.
   8. What a second writer reports too is never unchanged by what we know: it has written since. What the service said
      it does not serve is no result of ours, for as long as its word is believed.
 """
@@ -21,7 +22,7 @@ from ssm_status_reporter.domain.entry import Cause, Count, Counts, Dead, Entry, 
 from ssm_status_reporter.domain.limits import CLOCK_AHEAD_MS_MAX, UNSERVED_MS
 from ssm_status_reporter.domain.report import Report
 from ssm_status_reporter.domain.result import Edge, Result, Served, Writer
-from ssm_status_reporter.domain.time import Now, brought_back
+from ssm_status_reporter.domain.time import Now, is_evidence
 
 
 class Finding(StrEnum):
@@ -43,7 +44,9 @@ class Observed(Struct, frozen=True):
 
 def observed(entry: Entry, result: Result, now: Now, policy: Policy) -> Observed:
     """What a result makes of its association's entry."""
-    if result.served is Served.ASKED and now.steady_ms < brought_back(entry.unserved_until_ms, now, UNSERVED_MS):
+    # A word that would be believed for longer was given under another clock.
+    unserved = now.steady_ms < entry.unserved_until_ms <= now.steady_ms + UNSERVED_MS
+    if result.served is Served.ASKED and unserved:
         return Observed(entry, Finding.UNSERVED, ((Count.REFUSED, 1),))
     report = _dated(result.report, now)
     if _is_stale(entry, report, now):
@@ -64,9 +67,9 @@ def _dated(report: Report, now: Now) -> Report:
 
 
 def _is_stale(entry: Entry, report: Report, now: Now) -> bool:
-    if entry.latest_ms is None or entry.latest_ms > now.wall_ms:
+    if entry.latest_ms is None or entry.latest_ms <= report.observed_at_ms:
         return False
-    return report.observed_at_ms < entry.latest_ms
+    return is_evidence(entry.latest_ms, report.observed_at_ms, now)
 
 
 def _if_unchanged(entry: Entry, result: Result, report: Report, now: Now, policy: Policy) -> Observed | None:
@@ -128,7 +131,7 @@ def _news(entry: Entry, result: Result, report: Report, now: Now, policy: Policy
         version=entry.version + 1,
         pending=Pending(report, result.source, _writer(replaced, result), when.release_at_ms, result.served),
         window_end_ms=when.window_end_ms,
-        retry_at_ms=brought_back(entry.retry_at_ms, now, policy.deadline_ms_max),
+        retry_at_ms=entry.retry_brought_back(now, policy),
         # A new report is given its own time to be served, but not an attempt of its own: the backoff stays.
         parked_since_ms=None if entry.parked_since_ms is None else now.steady_ms,
         dead=None,

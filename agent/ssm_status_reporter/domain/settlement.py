@@ -113,7 +113,7 @@ def recovered(entry: Entry, now: Now, policy: Policy) -> Settled:
             flight=None,
             pending=pending,
             unsure=entry.unsure or pending is not None,
-            retry_at_ms=brought_back(entry.retry_at_ms, now, policy.deadline_ms_max),
+            retry_at_ms=entry.retry_brought_back(now, policy),
             parked_since_ms=None if parked_ms is None else min(parked_ms, now.steady_ms),
         ),
         counts,

@@ -22,6 +22,8 @@ class Holder(msgspec.Struct, frozen=True):
 
     pid: int
     started_at_ms: int
+    steady_zero_ms: int | None = None
+    """Its steady time where the machine's monotonic clock is 0; None: an earlier version did not say."""
 
 
 def lock_path(outbox: Path) -> Path:

@@ -4,6 +4,7 @@ Rules:
   * Read-only, one transaction: the figures belong together.
   * Needs to read the files only, so it works for the group too. While no daemon runs there is no -wal file, and
     SQLite could not make one for a reader: then the file is opened as immutable.
+  * The daemon's deadlines are shown by the clock of now, which may have been set since the daemon started.
   * The shape is what programs outside rely on, to the letter; the structs here are that shape.
 """
 
@@ -22,7 +23,7 @@ from ssm_status_reporter.domain.entry import Count, Entry, State
 from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.database import OutboxError, is_broken
-from ssm_status_reporter.outbox.lock import find_holder
+from ssm_status_reporter.outbox.lock import Holder, find_holder
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE, Tables
 
 DAMAGED: Final = "it is damaged: a daemon that starts sets it aside and goes on with a new one"
@@ -132,10 +133,11 @@ class Tally:
     """Scope, instance id, document; empty texts mean all."""
 
 
-def snapshot(path: Path, now: Now) -> Snapshot:
+def snapshot(path: Path, now: Now, monotonic_ms: int | None = None) -> Snapshot:
     """What the outbox says now; an outbox that does not exist yet is empty.
 
-    Raises `OutboxError` when it cannot be read.
+    ``monotonic_ms`` is the machine's monotonic clock, the same for all its processes. Raises `OutboxError` when the
+    outbox cannot be read.
     """
     with readable(path):
         holder = find_holder(path)
@@ -148,7 +150,14 @@ def snapshot(path: Path, now: Now) -> Snapshot:
             return Snapshot(NodeView(), daemon, OutboxView(0, 0, 0, 0, 0.0), [], _counters({}), None, [])
         with closing(reader(path)) as connection:
             connection.execute("BEGIN")
-            return _read(Tables(connection), daemon, now)
+            return _read(Tables(connection), daemon, now, _ahead_ms(holder, now, monotonic_ms))
+
+
+def _ahead_ms(holder: Holder | None, now: Now, monotonic_ms: int | None) -> int:
+    """How far the daemon's steady time is ahead of the clock. Without a daemon deadlines are as they were stored."""
+    if holder is None or holder.steady_zero_ms is None or monotonic_ms is None:
+        return 0
+    return holder.steady_zero_ms + monotonic_ms - now.wall_ms
 
 
 def tally(path: Path) -> Tally:
@@ -190,7 +199,7 @@ def reader(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
-def _read(tables: Tables, daemon: DaemonView, now: Now) -> Snapshot:
+def _read(tables: Tables, daemon: DaemonView, now: Now, ahead_ms: int) -> Snapshot:
     node = tables.fact(FACT_NODE)
     holds = tables.holds()
     shut_until_ms: dict[_Subject, int] = {}
@@ -209,13 +218,13 @@ def _read(tables: Tables, daemon: DaemonView, now: Now) -> Snapshot:
                 hold.document,
                 hold.reason,
                 date_text(hold.since_ms),
-                date_text(hold.next_probe_ms),
+                _deadline_text(hold.next_probe_ms, ahead_ms),
             )
             for hold in holds
         ],
         counters=_counters(tables.counters()),
         comparison=tables.fact(FACT_COMPARISON),
-        associations=[_association(entry, _held_until_ms(entry, shut_until_ms)) for entry in entries],
+        associations=[_association(entry, _held_until_ms(entry, shut_until_ms), ahead_ms) for entry in entries],
     )
 
 
@@ -247,7 +256,11 @@ def _held_until_ms(entry: Entry, shut_until_ms: Mapping[_Subject, int]) -> int:
     return max(shut_until_ms.get(subject, 0) for subject in covering)
 
 
-def _association(entry: Entry, held_until_ms: int) -> AssociationView:
+def _deadline_text(steady_ms: int, ahead_ms: int) -> str:
+    return date_text(max(0, steady_ms - ahead_ms))
+
+
+def _association(entry: Entry, held_until_ms: int, ahead_ms: int) -> AssociationView:
     acknowledged, pending, error = entry.acknowledged, entry.pending, entry.last_error
     due_ms = entry.due_at_ms
     if due_ms is not None:
@@ -268,7 +281,7 @@ def _association(entry: Entry, held_until_ms: int) -> AssociationView:
         if pending is None
         else PendingView(pending.report.status, pending.report.message, date_text(pending.report.observed_at_ms)),
         attempts=0 if pending is None else pending.attempts,
-        next_attempt_at=None if due_ms is None else date_text(due_ms),
+        next_attempt_at=None if due_ms is None else _deadline_text(due_ms, ahead_ms),
         last_error=None
         if error is None
         else ErrorView(

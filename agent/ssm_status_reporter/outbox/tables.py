@@ -250,7 +250,8 @@ class Tables:
     def remove_holds(self) -> None:
         """A new process knows of none, and probes for itself."""
         self._execute("DELETE FROM hold")
-        self._execute("UPDATE association SET held = 0 WHERE held = 1")
+        # Whose turn it is to be the probe was written by another clock.
+        self._execute("UPDATE association SET held = 0, probed_ms = 0 WHERE held = 1 OR probed_ms <> 0")
 
     # Files that stay where they are.
 

@@ -174,7 +174,15 @@ def _are_texts(keys: Any) -> bool:
     return True
 
 
+_EXPIRED: Final = (
+    "the keys that were renewed just now have expired already, by this machine's clock: set it right (`timedatectl`), "
+    "or look at what renews them"
+)
+
+
 def _no_keys(error: Exception) -> NoKeysError:
+    if isinstance(error, RuntimeError) and "expired" in str(error):  # the SDK has no type of its own for it
+        return NoKeysError("CredentialsExpired", _EXPIRED)
     if isinstance(error, ClientError):
         return NoKeysError(
             plain(str(error.response.get("Error", {}).get("Code", "ClientError"))), plain(str(error))

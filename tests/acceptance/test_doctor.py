@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,23 @@ async def test_a_damaged_outbox_is_amiss(tmp_path: Path) -> None:
     assert code == 1
     assert amiss(found) == {"outbox"}
     assert site.outbox.read_bytes() == bytes(content)
+
+
+async def test_an_outbox_of_a_later_version_is_amiss(tmp_path: Path) -> None:
+    """After a downgrade nobody reads what the later version meant: doctor, status and dead-letters say what to do."""
+    async with Emulator() as emulator:
+        site = Site(tmp_path, emulator.url)
+        async with site.daemon():
+            pass
+        with closing(sqlite3.connect(site.outbox)) as later:
+            later.execute("PRAGMA user_version=4711")
+        _, found = await findings(site)
+        assert amiss(found) == {"outbox"}
+        assert "later version" in found["outbox"]["detail"]
+        assert "install that version again" in found["outbox"]["remedy"]
+        for command in (("status",), ("dead-letters", "list")):
+            ended = await site.run(*command)
+            assert (ended.code, "install that version again" in ended.errors) == (1, True)
 
 
 def test_an_outbox_that_only_others_may_see_is_amiss() -> None:

@@ -585,9 +585,15 @@ def test_an_upgrade_without_room_on_the_disk_changes_nothing(
 def test_a_removed_package_that_comes_back_starts_its_service(
     service: Service, packages: tuple[Path, Path]
 ) -> None:
-    """Removed with its configuration kept and installed again, the package starts its service as at the first time."""
+    """Removed with its configuration kept and installed again, the package starts its service as at the first time.
+
+    It can be removed although somebody deleted its unit.
+    """
     machine = service.machine
     service.control("enable")
+    service.control("stop")
+    machine.run("rm", UNIT_FILE)
+    machine.run("systemctl", "daemon-reload")
     machine.run("dpkg", "--remove", "ssm-status-reporter")
     service.install(packages[1])
     assert service.is_active()

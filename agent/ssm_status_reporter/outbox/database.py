@@ -3,7 +3,7 @@
 Rules:
   * WAL. Every commit that acknowledges something to somebody is synchronous=FULL (rule 1).
   * The schema has a version (``PRAGMA user_version``). An older one is migrated in one transaction; a newer one
-    is left alone: an older program must not write what it does not understand.
+    is left alone: an older program must not write what it does not understand, nor say what it means.
   * A broken file is set aside, never deleted (rule 13), nor is one overwritten that was set aside before.
   * Files are 0640: `status` works for the group.
 """
@@ -22,6 +22,8 @@ from ssm_status_reporter.domain.limits import (
     OUTBOX_SET_ASIDE_PER_SECOND_MAX,
 )
 
+SCHEMA_VERSION: Final = 1
+"""The latest there is."""
 FILE_MODE: Final = 0o640
 DIRECTORY_MODE: Final = 0o750
 _ENDINGS: Final = ("", "-wal", "-shm")
@@ -43,7 +45,15 @@ class OutboxError(Exception):
 
 
 class OutboxTooNewError(OutboxError):
-    """A later version of the program wrote this file."""
+    """A later version of the program wrote this file: its schema is not known here."""
+
+    remedy: Final = "install that version again, or move the file away to start with an empty outbox"
+
+    def __init__(self, path: Path, schema: int, known: int) -> None:
+        self.finding = (
+            f"{path}: written by a later version of ssm-status-reporter (schema {schema}; known here: {known})"
+        )
+        super().__init__(f"{self.finding}: {self.remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ class Files(NamedTuple):
 def migrations() -> tuple[Migration, ...]:
     """Every version there has been, oldest first."""
     schema = resources.files("ssm_status_reporter.outbox").joinpath("schema.sql").read_text("utf-8")
-    return (Migration(1, schema),)
+    return (Migration(SCHEMA_VERSION, schema),)
 
 
 def is_broken(error: sqlite3.Error) -> bool:
@@ -120,6 +130,14 @@ def opened(path: Path, versions: tuple[Migration, ...]) -> sqlite3.Connection:
     return connection
 
 
+def version_of(connection: sqlite3.Connection, path: Path, latest: int = SCHEMA_VERSION) -> int:
+    """The schema's version. Raises `OutboxTooNewError` for a later one than is known here."""
+    (present,) = connection.execute("PRAGMA user_version").fetchone()
+    if present > latest:
+        raise OutboxTooNewError(path, present, latest)
+    return int(present)
+
+
 def set_aside(path: Path, suffix: str) -> Path:
     """Move a broken database, with its journal, out of the way, of one suffix a few; returns where it is now.
 
@@ -163,13 +181,7 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, versions: tuple[Migration, ...]) -> None:
-    (present,) = connection.execute("PRAGMA user_version").fetchone()
-    latest = versions[-1].version
-    if present > latest:
-        raise OutboxTooNewError(
-            f"{path}: written by a later version of ssm-status-reporter (schema {present}; known here: {latest}): "
-            "install that version again, or move the file away to start with an empty outbox"
-        )
+    present = version_of(connection, path, versions[-1].version)
     for migration in versions:
         if migration.version > present:
             connection.executescript(

@@ -22,7 +22,7 @@ import msgspec
 from ssm_status_reporter.domain.entry import Count, Entry, State
 from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.time import Now
-from ssm_status_reporter.outbox.database import OutboxError, is_broken
+from ssm_status_reporter.outbox.database import OutboxError, is_broken, version_of
 from ssm_status_reporter.outbox.lock import Holder, find_holder
 from ssm_status_reporter.outbox.tables import FACT_COMPARISON, FACT_NODE, Tables
 
@@ -192,11 +192,17 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def reader(path: Path) -> sqlite3.Connection:
-    """A read-only connection."""
+    """A read-only connection to what this version understands."""
     uri = f"file:{quote(str(path))}?mode=ro"
     if not path.with_name(path.name + "-wal").exists():
         uri += "&immutable=1"
-    return sqlite3.connect(uri, uri=True, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    try:
+        version_of(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _read(tables: Tables, daemon: DaemonView, now: Now, ahead_ms: int) -> Snapshot:

@@ -11,7 +11,7 @@ from typing import Final
 
 from ssm_status_reporter.config import ResultsDirectory, SsmAgent
 from ssm_status_reporter.domain.limits import DISK_FREE_BYTES_ADVISED
-from ssm_status_reporter.outbox.database import OutboxError
+from ssm_status_reporter.outbox.database import OutboxError, OutboxTooNewError
 from ssm_status_reporter.outbox.lock import find_holder
 from ssm_status_reporter.outbox.snapshot import readable, reader, tally
 from ssm_status_reporter.preflight.finding import Finding, amiss, fine
@@ -77,6 +77,9 @@ def outbox_findings(path: Path) -> Iterator[Finding]:
             return
         damage = _damage(path)
         counted = tally(path)
+    except OutboxTooNewError as error:
+        yield amiss(OUTBOX, error.finding, error.remedy)
+        return
     except OutboxError as error:
         yield amiss(OUTBOX, str(error), "run doctor as root or as a member of the group ssm-status-reporter")
         return

@@ -84,6 +84,8 @@ CLAIM_SCAN_ROWS_MAX: Final = 256
 PARKED_JITTER_SHARE: Final = 0.1
 """Parked reports are retried within this share of the interval after it, so that they do not march in step."""
 
+CLOCK_SET_MS_MIN: Final = 10 * 1000
+"""A clock that is off the daemon's by less was not set, as far as `status` shows: two clocks are not read at once."""
 COMMANDS_LOOK_MS: Final = 2000
 """Where inotify cannot tell that a command changed the outbox, it is looked at so often."""
 

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from ssm_status_reporter.domain.entry import Count, Entry, State
+from ssm_status_reporter.domain.limits import CLOCK_SET_MS_MIN
 from ssm_status_reporter.domain.rfc3339 import date_text
 from ssm_status_reporter.domain.time import Now
 from ssm_status_reporter.outbox.database import OutboxError, is_broken, version_of
@@ -157,7 +158,8 @@ def _ahead_ms(holder: Holder | None, now: Now, monotonic_ms: int | None) -> int:
     """How far the daemon's steady time is ahead of the clock. Without a daemon deadlines are as they were stored."""
     if holder is None or holder.steady_zero_ms is None or monotonic_ms is None:
         return 0
-    return holder.steady_zero_ms + monotonic_ms - now.wall_ms
+    ahead_ms = holder.steady_zero_ms + monotonic_ms - now.wall_ms
+    return ahead_ms if abs(ahead_ms) >= CLOCK_SET_MS_MIN else 0
 
 
 def tally(path: Path) -> Tally:

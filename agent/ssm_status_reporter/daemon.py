@@ -26,6 +26,7 @@ from ssm_status_reporter.config import BadConfiguration, Configuration
 from ssm_status_reporter.domain.limits import CANCEL_AGAIN_SECONDS, STOP_SECONDS_MAX
 from ssm_status_reporter.domain.outcome import Scope
 from ssm_status_reporter.host import logs
+from ssm_status_reporter.host.clock import monotonic_ms
 from ssm_status_reporter.host.identity import Identity, find_identity
 from ssm_status_reporter.host.systemd import ServiceManager
 from ssm_status_reporter.host.watchdog import Health
@@ -203,7 +204,7 @@ class Daemon:
 
     def _holder(self) -> Holder:
         now = self._clock.now()
-        return Holder(os.getpid(), now.wall_ms, now.steady_ms - time.monotonic_ns() // 1_000_000)
+        return Holder(os.getpid(), now.wall_ms, now.steady_ms - monotonic_ms())
 
     def _timestamp(self) -> str:
         return datetime.fromtimestamp(self._clock.now().wall_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")

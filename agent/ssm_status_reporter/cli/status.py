@@ -11,7 +11,7 @@ import msgspec
 from ssm_status_reporter.cli.exit_codes import ExitCode
 from ssm_status_reporter.cli.invocation import load_configuration
 from ssm_status_reporter.domain.rfc3339 import milliseconds
-from ssm_status_reporter.host.clock import SystemClock
+from ssm_status_reporter.host.clock import SystemClock, monotonic_ms
 from ssm_status_reporter.outbox.database import OutboxError
 from ssm_status_reporter.outbox.snapshot import AssociationView, Snapshot, snapshot
 
@@ -43,7 +43,7 @@ def status(ctx: click.Context, *, as_json: bool, watch: bool) -> None:
     try:
         while True:
             now = clock.now()
-            state = snapshot(path, now, time.monotonic_ns() // 1_000_000)
+            state = snapshot(path, now, monotonic_ms())
             if watch and sys.stdout.isatty() and not as_json:
                 click.echo(_CLEAR, nl=False)
             click.echo(msgspec.json.encode(state) if as_json else "\n".join(_lines(state, now.wall_ms)))

@@ -21,3 +21,8 @@ class SystemClock:
     async def sleep_until(self, steady_ms: int) -> None:
         """Return at ``steady_ms`` or later."""
         await asyncio.sleep(max(0, steady_ms - self.now().steady_ms) / 1000)
+
+
+def monotonic_ms() -> int:
+    """The machine's monotonic clock, the same for all its processes."""
+    return time.monotonic_ns() // _NS_PER_MS

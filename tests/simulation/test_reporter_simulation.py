@@ -40,7 +40,6 @@ from simulation_support import (
     Call,
     ScriptedService,
     Simulation,
-    as_usual,
     simulation,
 )
 from ssm_status_reporter.domain.association import Association
@@ -535,32 +534,6 @@ async def test_a_denied_document_is_held_first_and_everything_after_several(path
         await sim.run_for(10 * MINUTE)
         assert delivered(sim, OTHERS, "Success")
         assert delivered(sim, [SICK], "Failed")
-
-
-async def test_what_a_question_is_answered_does_not_open_the_permission_for_updates(path: Path) -> None:
-    """Updates are denied, and the service knows one of the nodes no more: that says nothing of updates (rule 10)."""
-    async with simulation(path, policy=ASKING) as sim:
-        invalid, denied = Withheld(Scope.NODE, PROBLEM), Withheld(Scope.PERMISSION, PROBLEM)
-
-        def script(call: Call) -> Outcome | None:
-            if call.association.instance_id == OTHER_NODE:
-                return invalid
-            return denied if call.is_update else None
-
-        sim.service.script = script
-        await sim.observe("Failed", *DOCUMENTS, *ELSEWHERE)
-        await sim.run_for(MINUTE)
-        hold = sim.reporter.holds.find(Scope.PERMISSION, EVERYTHING)
-        assert hold is not None
-        await sim.run_until(HOUR)
-        standing = sim.reporter.holds.find(Scope.PERMISSION, EVERYTHING)
-        assert standing is not None
-        assert standing.since_ms == hold.since_ms
-        assert len(sim.service.calls) <= 120
-        sim.service.script = as_usual
-        await sim.run_until(2 * HOUR)
-        assert delivered(sim, DOCUMENTS + ELSEWHERE, "Failed")
-        assert list(sim.reporter.holds) == []
 
 
 async def test_a_denied_document_is_probed_by_a_new_daemon(path: Path) -> None:

@@ -174,16 +174,15 @@ class HoldBoard:
         now: Now,
         chance: float,
         next_step: Step | None = None,
-        step: Step = Step.SEND,
     ) -> tuple[Change, ...]:
-        """Take note of an answer to such a step, and of the call that follows it at once; what it shut or opened."""
+        """Take note of an answer, and of the call that follows it at once; returns what it shut or opened."""
         asked = self._asked.pop(association, ())
         if isinstance(outcome, Delivered) and not self._holds and self._streaks.are_over:
             return ()
-        proven = (*asked, *_proven_by(association, outcome, step), *self._proven_by_a_call(outcome))
+        proven = (*asked, *_proven_by(association, outcome), *self._proven_by_a_call(outcome))
         self._streaks.extend(association, outcome, permitted=(Scope.PERMISSION, EVERYTHING) in proven)
         if next_step is Step.SEND:
-            # That of the association's own permission is the update's to tell, too.
+            # The question has a permission of its own: only the update tells of the update's.
             shown = tuple(key for key in proven if key in self._holds and key[0] is not Scope.PERMISSION)
             if shown:
                 self._asked[association] = shown
@@ -248,23 +247,20 @@ class HoldBoard:
                 return None
 
 
-def _proven_by(association: Association, outcome: Outcome | Answer, step: Step) -> tuple[_Key, ...]:
-    """The scopes this answer shows to be in order.
-
-    A question has a permission of its own: only what an update was answered tells of the update's.
-    """
+def _proven_by(association: Association, outcome: Outcome | Answer) -> tuple[_Key, ...]:
+    """The scopes this answer shows to be in order."""
     reached: tuple[_Key, ...] = ((Scope.ENDPOINT, EVERYTHING),)
     trusted: tuple[_Key, ...] = (*reached, (Scope.CREDENTIALS, EVERYTHING), (Scope.CLOCK, EVERYTHING))
     own: tuple[_Key, ...] = ((Scope.PERMISSION, association),)
-    updating: tuple[_Key, ...] = ((Scope.PERMISSION, EVERYTHING),) if step is Step.SEND else ()
-    permitted: tuple[_Key, ...] = (*trusted, *own, *updating)
+    permitted: tuple[_Key, ...] = (*trusted, *own, (Scope.PERMISSION, EVERYTHING))
     node: tuple[_Key, ...] = ((Scope.NODE, Node(association.instance_id)),)
     proven: tuple[_Key, ...]
     match outcome:
         case Delivered() | Unchanged() | Busy():
             proven = (*permitted, *node)
         case Held() | HeldNothing():
-            # No update follows: nothing of the association waits for a permission.
+            # DescribeAssociation has a permission of its own: its success says nothing of the update's. But no update
+            # follows: nothing of the association waits for a permission.
             proven = (*trusted, *own, *node)
         case Withheld(Scope.NODE):
             proven = permitted

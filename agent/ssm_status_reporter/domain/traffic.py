@@ -155,7 +155,7 @@ class Traffic:
         elif not isinstance(outcome, Unreachable | Unavailable):
             self._rate = self._rate.accepted()
         next_step: Step | None = None if then is None else then.step
-        changes = self.board.record(claim.association, outcome, now, chance, next_step, claim.step)
+        changes = self.board.record(claim.association, outcome, now, chance, next_step)
         for change in changes:
             overtaken = (change.hold.scope, claim.association)
             if overtaken in self._overtaken and not isinstance(change, Opening):

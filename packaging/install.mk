@@ -49,7 +49,8 @@ endif
 	@test -e $(DESTDIR)/etc/ssm-status-reporter/environment || \
 		install -D -m 600 packaging/proxy.env $(DESTDIR)/etc/ssm-status-reporter/environment
 ifeq ($(DESTDIR),)
-	@if test -d /run/systemd/system; then systemctl daemon-reload && systemctl "$$(packaging/setup renewal)" $(UNIT); fi
+	@if test -d /run/systemd/system; then systemctl daemon-reload && { systemctl "$$(packaging/setup renewal)" $(UNIT) || \
+		echo "it does not run yet: systemctl status ssm-status-reporter says why" >&2; }; fi
 	@echo "installed; if it does not run yet: systemctl enable --now ssm-status-reporter"
 endif
 

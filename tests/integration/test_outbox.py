@@ -462,6 +462,24 @@ async def test_an_entry_that_the_disk_garbled_breaks_the_outbox(path: Path, garb
     assert pending(path) == {WEB.document}
 
 
+async def test_an_entry_that_is_whole_and_not_understood_is_said_with_what_to_do(path: Path) -> None:
+    """Another version may have written it: nothing is set aside, nothing ends, and the operator is told."""
+    async with outbox(path) as (committer, running):
+        await running.observe([result("Failed")])
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("UPDATE association SET entry = replace(entry, 'association', 'assocjation')")
+            with pytest.raises(OutboxError, match="install the version"):
+                snapshot(path, NOW)
+            with heard() as said:
+                observing = asyncio.ensure_future(running.observe([result("Success")]))
+                await attempts(committer, 2)
+                assert not observing.done()
+                other.execute("UPDATE association SET entry = replace(entry, 'assocjation', 'association')")
+                await observing
+    assert [line["log_level"] for line in said] == ["error", "info"]
+    assert set_aside(path) == []
+
+
 async def test_a_file_that_breaks_while_the_daemon_runs_is_set_aside_and_the_batch_is_stored(path: Path) -> None:
     """The disk garbles the outbox under a running daemon: it goes on with a new one, and its source is answered."""
     async with outbox(path) as (committer, running):

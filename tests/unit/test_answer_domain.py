@@ -115,6 +115,8 @@ def test_where_both_dates_are_in_the_future_the_later_one_stands(held_ms: int) -
     settled = answered(*taken, Held(report("Pending", at_ms=held_ms)), at(NOW_MS), 0.5, POLICY)
     assert (settled.then, settled.entry.pending) == (None, None)
     assert ends_of(settled.counts) == {Count.SUPPRESSED_STALE: 1}
+    older = seen(settled.entry, result("Failed", at_ms=held_ms - 1), now=at(NOW_MS))
+    assert older.pending is None, "nor does one that comes later and is older"
 
 
 def test_an_association_without_a_status_gets_ours() -> None:

@@ -93,7 +93,9 @@ def _weighed(entry: Entry, pending: Pending, held: Report, now: Now, policy: Pol
         report = replace(pending.report, observed_at_ms=held.observed_at_ms)
         found = Acknowledged(report, now.wall_ms, Via.ALREADY_HELD, pending.report.observed_at_ms, now.wall_ms)
         return Settled(replace(rested, acknowledged=found), ((Count.ALREADY_HELD, 1),))
-    rested = replace(rested, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED))
+    # What ours lost to is what later results are held against, although its date may be in the future.
+    newest_ms = max(theirs_ms, rested.latest_ms or theirs_ms)
+    rested = replace(rested, acknowledged=Acknowledged(held, now.wall_ms, Via.ADOPTED), latest_ms=newest_ms)
     return Settled(rested, ((Count.SUPPRESSED_STALE, 1),))
 
 

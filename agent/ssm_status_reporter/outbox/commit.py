@@ -9,7 +9,7 @@ Rules:
   * A transaction that fails for the machine's sake (disk full, I/O error, locked) is tried again, whole, for as
     long as it takes: callers wait, which is the backpressure. Operations must therefore change nothing but the
     tables. It is said once, and so is the recovery.
-  * A batch whose file was found broken is committed to a new one at once (`store`).
+  * A batch that the store has made a way for (a new file for a broken one, room in the journal) is done again at once.
   * An operation that raises anything else is a defect: its batch is rolled back and every caller gets the error.
 """
 

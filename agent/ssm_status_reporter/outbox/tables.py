@@ -14,7 +14,7 @@ from ssm_status_reporter.domain.association import Association
 from ssm_status_reporter.domain.entry import Count, Counts, Entry, State
 from ssm_status_reporter.domain.limits import ROWS_IN_MEMORY_MAX
 from ssm_status_reporter.domain.sighting import Sighting
-from ssm_status_reporter.outbox.database import damage
+from ssm_status_reporter.outbox.database import OutboxError, damage
 from ssm_status_reporter.outbox.dead_letters import DeadLetters
 
 FACT_COMPARISON: Final = "comparison"
@@ -286,7 +286,11 @@ class Tables:
 def _entry(text: str) -> Entry:
     try:
         return _DECODER.decode(text)
-    except msgspec.ValidationError:
-        raise  # whole, and none of ours: a defect
-    except msgspec.DecodeError as error:
+    except msgspec.ValidationError as error:
+        # Whole, and none of ours: another version's, or a bit that the disk turned.
+        raise OutboxError(
+            f"an entry is not understood ({error}): install the version of ssm-status-reporter that wrote it, or move "
+            "the file away to start with an empty outbox"
+        ) from error
+    except (msgspec.DecodeError, UnicodeError, TypeError) as error:
         raise damage(f"an entry cannot be read: {error}") from error

@@ -104,7 +104,7 @@ def disk_finding(path: Path) -> Finding:
     free = shutil.disk_usage(place).free
     detail = f"{free // (1024 * 1024):,} MiB free at {place}"
     if free < DISK_FREE_BYTES_ADVISED:
-        return amiss(DISK, detail, "make room: on a full disk nothing is acknowledged")
+        return amiss(DISK, detail, "make room: on a full disk next to nothing is acknowledged")
     return fine(DISK, detail)
 
 
